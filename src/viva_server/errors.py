@@ -1,0 +1,94 @@
+"""Every exception of viva_server, below one root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class VivaError(Exception):
+    """Something went wrong in viva_server."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+
+
+class ConfigError(VivaError):
+    """The settings cannot be used.
+
+    `problems` names all of them, one sentence each.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class AuthError(VivaError):
+    """The request does not prove who it comes from.
+
+    A host's `authenticate` raises it; the client gets 401. The message is never shown.
+    """
+
+
+class StoreError(VivaError):
+    """The database refused a statement."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be reached, or not in time.
+
+    With `outcome_unknown` the statement may have been committed: read back by key
+    before you answer, or repeat it if it is idempotent.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, outcome_unknown: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+
+
+class TransientStoreError(StoreError):
+    """The database undid the statement (deadlock, serialization, lock time-out).
+
+    Nothing of it is stored; the whole transaction may be repeated.
+    """
+
+
+class ConstraintError(StoreError):
+    """A constraint of the schema refused the row; nothing of it is stored."""
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(f"constraint {constraint}")
+        self.constraint = constraint
+
+
+class SchemaError(StoreError):
+    """The schema in the database is not the one that this version needs."""
+
+
+class EmbeddedPostgresError(VivaError):
+    """The embedded PostgreSQL cannot be started."""
+
+
+class FencedError(VivaError):
+    """Another process has declared this one dead; it must write nothing more."""
+
+
+class ResponderError(VivaError):
+    """The model gave no reply, or not a whole one.
+
+    `code` is a word for programs (`upstream_timeout`, `upstream_unavailable` …);
+    `retryable` says whether the same request may succeed later.
+    """
+
+    def __init__(
+        self, code: str, message: str | None = None, *, retryable: bool = True
+    ) -> None:
+        super().__init__(message or code)
+        self.code = code
+        self.retryable = retryable
+
+
+class SseDecodeError(VivaError):
+    """A stream of server-sent events breaks a limit of the decoder."""
