@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs what the tests need from Debian, where apt is there and something is missing.
+set -eu
+missing=
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+[ -z "$missing" ] && exit 0
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "Missing:$missing. Install it with your package manager; its tests fail without it." >&2
+    exit 0
+fi
+run=
+if [ "$(id -u)" -ne 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+        echo "Missing:$missing. Install it as root: apt-get install$missing" >&2
+        exit 0
+    fi
+    run="sudo -n"
+fi
+$run apt-get update -qq
+# shellcheck disable=SC2086
+$run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
