@@ -1,0 +1,1 @@
+"""The HTTP edge: routes, handlers, and the JSON that goes over the wire."""

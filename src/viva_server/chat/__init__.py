@@ -1,0 +1,1 @@
+"""Replies: live ones and their readers, the journal, ownership, the use cases."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: the driver, the named queries, one module per subject."""

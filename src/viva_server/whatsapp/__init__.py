@@ -1,0 +1,1 @@
+"""WhatsApp through Evolution API: its events and the inbox."""
