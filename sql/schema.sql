@@ -1,0 +1,116 @@
+-- The whole schema of viva_server, for readers and for new databases of the tests.
+-- A live database gets here through migrations/; a test proves both ways equal.
+-- Times are the database's clock. Ids are UUIDv7 made by the process that inserts.
+
+CREATE SCHEMA viva;
+
+-- A process that owns replies. Every statement that writes for an owner locks its row
+-- FOR KEY SHARE and finds it alive, or writes nothing: that is the fence.
+CREATE TABLE viva.processes (
+    id uuid CONSTRAINT processes_pkey PRIMARY KEY,
+    -- The session-level advisory lock that the process holds while it lives.
+    lock_key bigint NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Heartbeat, every 0.5 s.
+    beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Set once, by another process that has closed this one's replies. Never unset.
+    dead_at timestamptz
+);
+
+-- A person is (channel, person): web and the JWT's sub, or whatsapp and instance/phone.
+CREATE TABLE viva.sessions (
+    id uuid CONSTRAINT sessions_pkey PRIMARY KEY,
+    channel text NOT NULL
+        CONSTRAINT sessions_channel_check CHECK (channel IN ('web', 'whatsapp')),
+    person text NOT NULL,
+    mode text,
+    -- The first words of the first message.
+    title text,
+    -- The highest seq of its messages; the row's lock orders them without a gap.
+    message_count integer NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Created, or a message stored: what "newest" means.
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    last_message_at timestamptz
+);
+
+CREATE INDEX sessions_newest_idx ON viva.sessions (channel, person, updated_at DESC, id DESC);
+
+CREATE TABLE viva.messages (
+    session_id uuid NOT NULL
+        CONSTRAINT messages_session_fkey REFERENCES viva.sessions ON DELETE CASCADE,
+    -- 1, 2, 3 … within the session.
+    seq integer NOT NULL,
+    id uuid NOT NULL CONSTRAINT messages_id_key UNIQUE,
+    role text NOT NULL
+        CONSTRAINT messages_role_check CHECK (role IN ('user', 'assistant')),
+    -- Empty while the reply is live: its text is in the journal until it is closed.
+    content text NOT NULL,
+    mode text,
+    attachments jsonb NOT NULL DEFAULT '[]',
+    meta jsonb NOT NULL DEFAULT '{}',
+    -- streaming -> complete | partial | failed, once; a user's message is complete.
+    status text NOT NULL CONSTRAINT messages_status_check
+        CHECK (status IN ('streaming', 'complete', 'partial', 'failed')),
+    finish_reason text CONSTRAINT messages_finish_reason_check CHECK (
+        finish_reason IN (
+            'stop', 'length', 'stopped', 'disconnected', 'superseded',
+            'shutdown', 'crashed', 'upstream_error', 'limit'
+        )
+    ),
+    -- Why a reply failed, for the error event; a word such as upstream_timeout.
+    error_code text,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT messages_pkey PRIMARY KEY (session_id, seq)
+);
+
+-- One row for each reply that is being produced; gone when the reply is closed.
+CREATE TABLE viva.live_replies (
+    message_id uuid CONSTRAINT live_replies_pkey PRIMARY KEY
+        CONSTRAINT live_replies_message_fkey
+        REFERENCES viva.messages (id) ON DELETE CASCADE,
+    -- One live reply per session.
+    session_id uuid NOT NULL CONSTRAINT live_replies_session_key UNIQUE,
+    channel text NOT NULL,
+    person text NOT NULL,
+    owner uuid NOT NULL CONSTRAINT live_replies_owner_fkey REFERENCES viva.processes,
+    -- Since when the owner has had no reader of it; null while it has one.
+    left_at timestamptz,
+    -- Asked for by any process, done by the owner.
+    end_requested text CONSTRAINT live_replies_end_requested_check
+        CHECK (end_requested IN ('stopped', 'superseded'))
+);
+
+CREATE INDEX live_replies_owner_idx ON viva.live_replies (owner);
+CREATE INDEX live_replies_person_idx ON viva.live_replies (channel, person);
+
+-- Processes with readers of a reply that another process owns, renewed each second.
+CREATE TABLE viva.far_readers (
+    message_id uuid NOT NULL CONSTRAINT far_readers_reply_fkey
+        REFERENCES viva.live_replies ON DELETE CASCADE,
+    process_id uuid NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT far_readers_pkey PRIMARY KEY (message_id, process_id)
+);
+
+-- The text of live replies, as it was committed. start counts the characters before.
+-- No foreign key: its check would lock a row per chunk in the hottest statement.
+CREATE TABLE viva.journal (
+    message_id uuid NOT NULL,
+    start integer NOT NULL,
+    text text NOT NULL,
+    CONSTRAINT journal_pkey PRIMARY KEY (message_id, start)
+);
+
+-- A person's Idempotency-Key belongs to one reply as long as that message exists.
+CREATE TABLE viva.idempotency_keys (
+    channel text NOT NULL,
+    person text NOT NULL,
+    key text NOT NULL,
+    body_sha256 bytea NOT NULL,
+    message_id uuid NOT NULL CONSTRAINT idempotency_keys_message_fkey
+        REFERENCES viva.messages (id) ON DELETE CASCADE,
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (channel, person, key)
+);
+
+CREATE INDEX idempotency_keys_message_idx ON viva.idempotency_keys (message_id);
