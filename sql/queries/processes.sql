@@ -1,9 +1,10 @@
 -- Who is alive, and the fence.
 
 -- name: add_process
--- Register this process as an owner of replies.
+-- Register this process as an owner of replies; a repeated try changes nothing.
 INSERT INTO viva.processes (id, lock_key)
-VALUES (CAST(:process_id AS uuid), :lock_key);
+VALUES (CAST(:process_id AS uuid), :lock_key)
+ON CONFLICT ON CONSTRAINT processes_pkey DO NOTHING;
 
 -- name: take_process_lock
 -- Hold the lock that says "alive" on this connection, if no stale connection has it.

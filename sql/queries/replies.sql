@@ -339,3 +339,10 @@ DELETE FROM viva.far_readers
 WHERE
     process_id = CAST(:process_id AS uuid)
     AND message_id = ANY(CAST(:message_ids AS uuid[]));
+
+-- name: load_owned
+-- The live replies that an owner has.
+SELECT l.message_id, m.seq
+FROM viva.live_replies AS l
+INNER JOIN viva.messages AS m ON m.id = l.message_id
+WHERE l.owner = CAST(:owner AS uuid);

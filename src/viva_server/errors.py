@@ -75,6 +75,34 @@ class FencedError(VivaError):
     """Another process has declared this one dead; it must write nothing more."""
 
 
+class NotFoundError(VivaError):
+    """The person has no such session or message."""
+
+
+class ReplyInProgressError(VivaError):
+    """Somebody reads the live reply of the session."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__()
+        self.message_id = message_id
+
+
+class KeyReusedError(VivaError):
+    """The Idempotency-Key belongs to another body."""
+
+
+class TooManyRepliesError(VivaError):
+    """The person has too many live replies."""
+
+
+class OverloadedError(VivaError):
+    """The server cannot take new work now; the same request may succeed soon."""
+
+
+class StoppingError(OverloadedError):
+    """The server is stopping and takes no new work."""
+
+
 class ResponderError(VivaError):
     """The model gave no reply, or not a whole one.
 

@@ -1,0 +1,172 @@
+"""Group commit of the text of all live replies of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from viva_server.chat.reply import LiveReply
+from viva_server.errors import (
+    FencedError,
+    StoreError,
+    StoreUnavailableError,
+    TransientStoreError,
+)
+from viva_server.store.db import Database
+from viva_server.store.replies import (
+    Chunk,
+    ClosedReply,
+    append_chunks,
+    close_replies,
+)
+
+logger = logging.getLogger(__name__)
+
+_Row = TypeVar("_Row", Chunk, ClosedReply)
+
+_FIRST_RETRY_SECONDS = 0.05
+_LONGEST_RETRY_SECONDS = 1.0
+
+
+class Journal:
+    """The one writer of this process: a task that commits, and then wakes readers.
+
+    A busy journal commits at most once per tick; an idle one, an ended reply and a
+    reply that lost its reader are committed at once. A batch that failed is repeated
+    unchanged until it is stored: its rows name their place, so that a try whose answer
+    was lost is not stored twice.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        tick_seconds: float,
+        owner: Callable[[], str],
+        on_fenced: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._tick_seconds = tick_seconds
+        self._owner = owner
+        self._on_fenced = on_fenced
+        self._dirty: dict[str, LiveReply] = {}
+        self._work = asyncio.Event()
+        self._at_once = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._last_commit = 0.0
+        self._stuck_since: float | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="viva journal")
+
+    async def stop(self) -> None:
+        """End the task; text that is not committed by now is not committed any more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long the present commit has been failing; 0 while all is well."""
+        if self._stuck_since is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._stuck_since
+
+    def mark(self, reply: LiveReply, *, at_once: bool = False) -> None:
+        """Note that a reply has something to commit."""
+        self._dirty[reply.message_id] = reply
+        self._work.set()
+        if at_once:
+            self._at_once.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.wait()
+            await self._wait_for_tick()
+            self._work.clear()
+            self._at_once.clear()
+            self._last_commit = asyncio.get_running_loop().time()
+            dirty = list(self._dirty.values())
+            self._dirty.clear()
+            owner = self._owner()
+            try:
+                await self._append(owner, [r for r in dirty if r.end_reason is None])
+                await self._close(owner, [r for r in dirty if r.end_reason is not None])
+            except FencedError:
+                self._on_fenced(owner)
+            except Exception:
+                # A defect of ours must not silence the journal of all replies.
+                logger.exception(
+                    "The journal dropped a batch of %d replies", len(dirty)
+                )
+                for reply in dirty:
+                    reply.drop()
+
+    async def _wait_for_tick(self) -> None:
+        now = asyncio.get_running_loop().time()
+        rest = self._last_commit + self._tick_seconds - now
+        if rest > 0 and not self._at_once.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._at_once.wait()
+
+    async def _append(self, owner: str, replies: list[LiveReply]) -> None:
+        taken = [(reply, reply.take_chunk()) for reply in replies]
+        items = [(reply, chunk) for reply, chunk in taken if chunk is not None]
+
+        async def store(chunks: list[Chunk]) -> None:
+            await append_chunks(self._database, owner, chunks)
+
+        await self._commit(items, store, lambda reply, row: reply.committed(row.text))
+
+    async def _close(self, owner: str, replies: list[LiveReply]) -> None:
+        items = [(reply, reply.take_close()) for reply in replies if not reply.ending]
+
+        async def store(closed: list[ClosedReply]) -> None:
+            await close_replies(self._database, owner, closed)
+
+        await self._commit(items, store, LiveReply.close_committed)
+
+    async def _commit(
+        self,
+        items: list[tuple[LiveReply, _Row]],
+        store: Callable[[list[_Row]], Awaitable[None]],
+        stored: Callable[[LiveReply, _Row], None],
+    ) -> None:
+        """Store rows together or, where the database refuses one of them, singly."""
+        if not items:
+            return
+        try:
+            await self._until_answered(lambda: store([row for _, row in items]))
+        except StoreError:
+            if len(items) == 1:
+                logger.exception("A reply could not be stored and is cut")
+                items[0][0].drop()
+            for item in items if len(items) > 1 else ():
+                await self._commit([item], store, stored)
+            return
+        for reply, row in items:
+            stored(reply, row)
+
+    async def _until_answered(self, store: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a commit while the database is away or undoes it."""
+        retry_seconds = _FIRST_RETRY_SECONDS
+        began = asyncio.get_running_loop().time()
+        while True:
+            try:
+                await store()
+            except (StoreUnavailableError, TransientStoreError) as error:
+                if self._stuck_since is None:
+                    logger.warning("The journal waits for the database: %s", error)
+                    self._stuck_since = began
+                await asyncio.sleep(retry_seconds)
+                retry_seconds = min(retry_seconds * 2, _LONGEST_RETRY_SECONDS)
+                continue
+            if self._stuck_since is not None:
+                logger.warning("The journal commits again")
+                self._stuck_since = None
+            return

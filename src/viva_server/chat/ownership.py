@@ -1,0 +1,119 @@
+"""That this process lives: its lock, its heartbeat, and what happens when it is fenced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+
+from viva_server.errors import StoreError
+from viva_server.ids import new_id
+from viva_server.store.db import Connection, Database
+from viva_server.store.processes import (
+    FROZEN_SECONDS,
+    add_process,
+    beat,
+    remove_process,
+    take_lock,
+)
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 0.5
+
+
+class Ownership:
+    """The id under which this process owns replies, kept alive on a connection of its own.
+
+    When another process has declared this one dead, everything owned under the old id
+    is given up (`on_fenced`), and the process goes on under a new id.
+    """
+
+    def __init__(self, database: Database, on_fenced: Callable[[], None]) -> None:
+        self._database = database
+        self._give_up = on_fenced
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._holds_lock = False
+        self._is_registered = False
+        self._connected_at = 0.0
+        self.connects = 0
+        self._renew_identity()
+
+    def _renew_identity(self) -> None:
+        self.id = new_id()
+        self._lock_key = secrets.randbits(63)
+        self._is_registered = False
+        self._holds_lock = False
+
+    @property
+    def may_judge(self) -> bool:
+        """Whether this process may call others dead.
+
+        Not within 15 s of its own reconnect: what cut it off, a failover for instance,
+        may have cut off the others too. The database adds the same for its own start.
+        """
+        now = asyncio.get_running_loop().time()
+        return self.connects == 1 or now - self._connected_at > FROZEN_SECONDS
+
+    async def start(self) -> None:
+        """Register this process.
+
+        Raises:
+            StoreUnavailableError: the database cannot be reached.
+        """
+        await self._connect()
+        await self._beat()
+        self._task = asyncio.create_task(self._run(), name="viva heartbeat")
+
+    async def stop(self) -> None:
+        """Leave in order, if the database can be reached."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None:
+            with contextlib.suppress(StoreError):
+                await remove_process(self._connection, self.id)
+            await self._connection.close()
+
+    def fenced(self, owner: str) -> None:
+        """Take note that the owner `owner` has been declared dead."""
+        if owner != self.id:
+            return
+        logger.error("This process was declared dead; it gives up its live replies")
+        self._renew_identity()
+        self._give_up()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                await self._beat()
+            except StoreError as error:
+                logger.warning("No heartbeat: %s", error)
+
+    async def _beat(self) -> None:
+        connection = self._connection
+        if connection is None or connection.lost:
+            connection = await self._connect()
+        if not self._is_registered:
+            self._holds_lock = await add_process(connection, self.id, self._lock_key)
+            self._is_registered = True
+            return
+        if not await beat(connection, self.id):
+            self.fenced(self.id)
+        elif not self._holds_lock:
+            self._holds_lock = await take_lock(connection, self._lock_key)
+
+    async def _connect(self) -> Connection:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+            self._holds_lock = False
+        self._connection = await self._database.connect()
+        self.connects += 1
+        self._connected_at = asyncio.get_running_loop().time()
+        return self._connection

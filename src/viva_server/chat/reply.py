@@ -1,0 +1,156 @@
+"""A reply that this process generates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from viva_server.chat.text import Ending, ReplyText, ending_of
+from viva_server.store.replies import Chunk, ClosedReply, FinishReason, Status
+
+_MAX_PENDING_CHARS = 65_536
+"""Text that is not committed yet, before the responder has to wait."""
+
+
+_WHOLE: frozenset[FinishReason] = frozenset({"stop", "length"})
+
+
+class Marker(Protocol):
+    """The journal, as a reply sees it."""
+
+    def mark(self, reply: LiveReply, *, at_once: bool = False) -> None:
+        """Note that a reply has something to commit."""
+
+
+class LiveReply(ReplyText):
+    """A reply of this process: pending text, committed text, and its end.
+
+    Text is fed by the responder's task and committed by the journal. Once an end is
+    asked for nothing is fed any more; the first reason stays.
+    """
+
+    def __init__(
+        self,
+        message_id: str,
+        *,
+        seq: int,
+        journal: Marker,
+        max_chars: int,
+        on_done: Callable[[LiveReply], None],
+    ) -> None:
+        super().__init__(message_id)
+        self.seq = seq
+        self.end_reason: FinishReason | None = None
+        self.error_code: str | None = None
+        self.end_asked = asyncio.Event()
+        self.done = asyncio.Event()
+        self._on_done = on_done
+        self._journal = journal
+        self._max_chars = max_chars
+        self._pending: list[str] = []
+        self._pending_chars = 0
+        self._fed = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def feed(self, text: str) -> None:
+        """Take storable text from the responder; ends the reply at its limit."""
+        if self.end_reason is not None or not text:
+            return
+        text = text[: self._max_chars - self._fed]
+        if text:
+            self._fed += len(text)
+            self._pending.append(text)
+            self._pending_chars += len(text)
+            if self._pending_chars >= _MAX_PENDING_CHARS:
+                self._room.clear()
+            self._journal.mark(self)
+        if self._fed >= self._max_chars:
+            self.end("limit")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the responder has to wait for `room`."""
+        return not self._room.is_set()
+
+    async def room(self) -> None:
+        """Wait until enough of the pending text is committed."""
+        await self._room.wait()
+
+    def end(self, reason: FinishReason, error_code: str | None = None) -> None:
+        """Ask for the end; it is committed by the journal's next commit.
+
+        The first reason stays; asking again does nothing.
+        """
+        if self.end_reason is None:
+            self.end_reason = reason
+            self.error_code = error_code
+            self.end_asked.set()
+            self._room.set()
+            self._journal.mark(self, at_once=True)
+
+    def flush(self) -> None:
+        """Have what is pending committed at once, without waiting for the tick."""
+        if self._pending:
+            self._journal.mark(self, at_once=True)
+
+    def take_chunk(self) -> Chunk | None:
+        """Give all pending text as the next chunk; called by the journal only."""
+        if not self._pending:
+            return None
+        text = "".join(self._pending)
+        self._pending.clear()
+        self._pending_chars = 0
+        return Chunk(self.message_id, self.length, text)
+
+    def take_close(self) -> ClosedReply:
+        """Give the whole reply for the closing statement; called by the journal only."""
+        assert self.end_reason is not None, "close after an end was asked for"
+        chunk = self.take_chunk()
+        text = self.text_after(0) + (chunk.text if chunk else "")
+        if text:
+            status: Status = "complete" if self.end_reason in _WHOLE else "partial"
+            return ClosedReply(self.message_id, text, status, self.end_reason, None)
+        if self.end_reason in _WHOLE:
+            # The model said that it was done, without a word.
+            return ClosedReply(
+                self.message_id, "", "failed", "upstream_error", "empty_reply"
+            )
+        code = self.error_code or self.end_reason
+        return ClosedReply(self.message_id, "", "failed", self.end_reason, code)
+
+    def committed(self, text: str) -> None:
+        super().committed(text)
+        if self._pending_chars < _MAX_PENDING_CHARS:
+            self._room.set()
+
+    def close_committed(self, reply: ClosedReply) -> None:
+        """Take the committed closing: the rest of the text, then the ending."""
+        if len(reply.text) > self.length:
+            self._add(reply.text[self.length :])
+        ending = ending_of(
+            reply.text,
+            status=reply.status,
+            finish_reason=reply.finish_reason,
+            error_code=reply.error_code,
+            message_count=self.seq,
+        )
+        self.closed(ending)
+
+    def closed(self, ending: Ending) -> None:
+        super().closed(ending)
+        self._finish()
+
+    def drop(self) -> None:
+        """Forget what nobody saw and send the readers away: this owner is fenced."""
+        self.end("crashed")
+        self._pending.clear()
+        self._pending_chars = 0
+        self.cut()
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self.done.is_set():
+            self.done.set()
+            self._on_done(self)

@@ -1,0 +1,149 @@
+"""The machinery below the use cases, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from viva_server.chat.far import FarReplies
+from viva_server.chat.journal import Journal
+from viva_server.chat.ownership import Ownership
+from viva_server.chat.presence import AWAY_SECONDS, WATCH_SECONDS, Presence
+from viva_server.chat.recovery import Recovery
+from viva_server.chat.reply import LiveReply
+from viva_server.config import Config
+from viva_server.errors import StoreError
+from viva_server.store.db import Database
+from viva_server.store.replies import load_owned
+
+logger = logging.getLogger(__name__)
+
+_STRAY_SECONDS = 5.0
+
+
+class Runtime:
+    """The journal, the heartbeat, the readers and the recovery of one process.
+
+    Does not own the database: open it before `start`, close it after `stop`.
+    """
+
+    def __init__(self, config: Config, database: Database, *, sole: bool) -> None:
+        self.database = database
+        self.is_stopping = False
+        self._config = config
+        self.ownership = Ownership(database, self._give_up)
+        self.journal = Journal(
+            database,
+            tick_seconds=config.journal_tick_seconds,
+            owner=lambda: self.ownership.id,
+            on_fenced=self.ownership.fenced,
+        )
+        self.far = FarReplies(
+            database,
+            process_id=lambda: self.ownership.id,
+            away_seconds=AWAY_SECONDS,
+        )
+        self.presence = Presence(
+            database,
+            owner=lambda: self.ownership.id,
+            far=self.far,
+            grace_seconds=config.disconnect_grace_seconds,
+            away_seconds=lambda: self.journal.stuck_seconds,
+        )
+        self.recovery = Recovery(database, self.ownership, sole=sole)
+        self._stray_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Register this process and begin.
+
+        Raises:
+            StoreUnavailableError: the database cannot be reached.
+        """
+        await self.ownership.start()
+        self.journal.start()
+        self.far.start()
+        self.presence.start()
+        await self.recovery.start()
+        self._stray_task = asyncio.create_task(self._collect_strays())
+
+    def adopt(self, message_id: str, seq: int) -> LiveReply:
+        """Make the live reply of a row that this process owns."""
+        reply = LiveReply(
+            message_id,
+            seq=seq,
+            journal=self.journal,
+            max_chars=self._config.max_reply_chars,
+            on_done=self._forget,
+        )
+        self.presence.local[message_id] = reply
+        return reply
+
+    async def drain(self) -> None:
+        """Take no new work, let live replies finish, then end and store the rest.
+
+        Takes at most `drain_seconds` and `shutdown_seconds`; what the database does
+        not take until then is closed by another process, as `crashed`.
+        """
+        self.is_stopping = True
+        await self._wait_for_replies(self._config.drain_seconds)
+        for reply in list(self.presence.local.values()):
+            reply.end("shutdown")
+        await self._wait_for_replies(self._config.shutdown_seconds)
+        if self.presence.local:
+            logger.error("%d replies could not be closed", len(self.presence.local))
+        await self.far.stop()
+        await self._wait_for_readers(self._config.shutdown_seconds)
+
+    async def stop(self) -> None:
+        """End all tasks and leave the list of processes. Call `drain` before."""
+        if self._stray_task is not None:
+            self._stray_task.cancel()
+        await self.recovery.stop()
+        await self.presence.stop()
+        await self.journal.stop()
+        await self.ownership.stop()
+
+    def _forget(self, reply: LiveReply) -> None:
+        self.presence.local.pop(reply.message_id, None)
+
+    def _give_up(self) -> None:
+        """Drop everything owned under an id that has been declared dead."""
+        for reply in list(self.presence.local.values()):
+            reply.drop()
+
+    async def _wait_for_replies(self, seconds: float) -> None:
+        waits = [
+            asyncio.ensure_future(reply.done.wait())
+            for reply in self.presence.local.values()
+        ]
+        if waits:
+            _, pending = await asyncio.wait(waits, timeout=seconds)
+            for wait in pending:
+                wait.cancel()
+
+    async def _wait_for_readers(self, seconds: float) -> None:
+        """Let the handlers write their last event and give their readers back."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.presence.readers:
+                    await asyncio.sleep(WATCH_SECONDS / 4)
+
+    async def _collect_strays(self) -> None:
+        """End rows of this owner that nobody here generates.
+
+        A start whose answer was lost can take effect after it was given up.
+        """
+        suspects: set[str] = set()
+        while True:
+            await asyncio.sleep(_STRAY_SECONDS)
+            try:
+                owned = await load_owned(self.database, self.ownership.id)
+            except StoreError:
+                continue
+            strays = {m: seq for m, seq in owned if m not in self.presence.local}
+            for message_id in suspects & strays.keys():
+                logger.warning("Ending the stray reply %s", message_id)
+                reply = self.adopt(message_id, strays[message_id])
+                reply.end("upstream_error", "not_started")
+            suspects = strays.keys() - self.presence.local.keys()

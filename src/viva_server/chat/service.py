@@ -1,0 +1,372 @@
+"""Replies as use cases: ask, come back, stop. Every door comes through here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from viva_server.chat.admission import (
+    FirstSession,
+    Follow,
+    InProgress,
+    NoSession,
+    OtherBody,
+    Question,
+    Start,
+    Supersede,
+    decide,
+    title_of,
+)
+from viva_server.chat.generation import generate
+from viva_server.chat.presence import AWAY_SECONDS
+from viva_server.chat.reply import LiveReply
+from viva_server.chat.runtime import Runtime
+from viva_server.chat.text import Connection, Reader, ReplyText
+from viva_server.config import Config
+from viva_server.errors import (
+    ConstraintError,
+    FencedError,
+    KeyReusedError,
+    NotFoundError,
+    OverloadedError,
+    ReplyInProgressError,
+    StoppingError,
+    StoreError,
+    StoreUnavailableError,
+    TooManyRepliesError,
+    TransientStoreError,
+    VivaError,
+)
+from viva_server.ids import new_id
+from viva_server.responders import Conversation, ConversationMessage, Responder
+from viva_server.store import replies as store
+from viva_server.store.people import Person
+from viva_server.store.sessions import Message, add_first_session, load_message
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_SECONDS = 0.05
+_LEAVING_SECONDS = 0.35
+"""A client that left counts as a reader for 250 ms at most; then a 409 is final."""
+_ASK_SECONDS = 10.0
+_SETTLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A reply and a reader of it; give the reader back with `ChatService.leave`."""
+
+    reader: Reader
+    message_id: str
+    session_id: str
+    user_message_id: str
+    offset: int
+    is_resumed: bool
+
+
+class ChatService:
+    """Starts, follows and stops replies.
+
+    A reply belongs to this object, never to the caller: a cancelled caller loses its
+    reader and nothing else.
+    """
+
+    def __init__(self, config: Config, runtime: Runtime, responder: Responder) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._database = runtime.database
+        self._responder = responder
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, question: Question, connection: Connection) -> Reading:
+        """Store a user's message and start its reply, or find the one it repeats.
+
+        The user's message and the reply's row are committed when this returns.
+
+        Raises:
+            NotFoundError, KeyReusedError, ReplyInProgressError, TooManyRepliesError,
+            OverloadedError, StoppingError, StoreUnavailableError: nothing was started.
+        """
+        task = asyncio.create_task(self._ask(question, connection))
+        self._keep(task)
+        return await asyncio.shield(task)
+
+    async def resume(
+        self,
+        person: Person,
+        message_id: str,
+        offset: int,
+        connection: Connection,
+    ) -> Reading:
+        """Follow a reply from `offset` characters on, live or long ended.
+
+        An offset that the reply does not have becomes 0.
+
+        Raises:
+            NotFoundError: the person has no such reply.
+        """
+        stored = await store.load_reply(self._database, person, message_id)
+        if stored is None:
+            raise NotFoundError
+        text: ReplyText | None = self._runtime.presence.local.get(message_id)
+        if text is None:
+            text = self._runtime.far.open(stored)
+        offset = offset if offset <= text.length else 0
+        return Reading(
+            reader=self._runtime.presence.attach(text, offset, connection),
+            message_id=message_id,
+            session_id=stored.session_id,
+            user_message_id=stored.user_message_id,
+            offset=offset,
+            is_resumed=True,
+        )
+
+    def leave(self, reading: Reading) -> None:
+        """Give a reader back. Never waits, so it is safe in a cancelled handler."""
+        self._runtime.presence.leave(reading.reader)
+
+    async def stop(self, person: Person, message_id: str) -> Message:
+        """End a reply and give its message once its text is committed; idempotent.
+
+        Raises:
+            NotFoundError: the person has no such reply.
+            OverloadedError: its owner has not ended it in 10 s.
+        """
+        async with _deadline():
+            while True:
+                stored = await store.load_reply(self._database, person, message_id)
+                if stored is None:
+                    raise NotFoundError
+                if stored.status != "streaming":
+                    break
+                await self._end(message_id, "stopped")
+        message = await load_message(self._database, message_id)
+        if message is None:
+            raise NotFoundError
+        return message
+
+    async def join(self) -> None:
+        """Wait for the tasks of replies that have ended; cancel what hangs."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    async def _ask(self, question: Question, connection: Connection) -> Reading:
+        loop = asyncio.get_running_loop()
+        may_still_leave_until = loop.time() + _LEAVING_SECONDS
+        async with _deadline():
+            while True:
+                reading = await self._try(question, connection, may_still_leave_until)
+                if reading is not None:
+                    return reading
+
+    async def _try(
+        self, question: Question, connection: Connection, may_still_leave_until: float
+    ) -> Reading | None:
+        """Do what the state of the session says; None means look again."""
+        if self._runtime.is_stopping:
+            raise StoppingError
+        state = await store.find_turn(
+            self._database,
+            question.person,
+            session_id=question.session_id,
+            content=question.content,
+            key=question.key,
+            body_sha256=question.body_sha256,
+        )
+        match decide(question, state):
+            case Follow(message_id):
+                return await self._follow(question, message_id, connection)
+            case Start() as start:
+                return await self._start(question, start, connection)
+            case Supersede(message_id):
+                await self._end(message_id, "superseded")
+            case InProgress(message_id):
+                await self._wait_for_leaver(message_id, may_still_leave_until)
+            case FirstSession():
+                await add_first_session(
+                    self._database, question.person, new_id(), question.mode
+                )
+            case OtherBody():
+                raise KeyReusedError
+            case NoSession():
+                raise NotFoundError
+        return None
+
+    async def _follow(
+        self, question: Question, message_id: str, connection: Connection
+    ) -> Reading | None:
+        names_it = question.cursor_id == message_id
+        offset = question.cursor_offset if names_it else 0
+        try:
+            return await self.resume(question.person, message_id, offset, connection)
+        except NotFoundError:
+            return None  # deleted since the look
+
+    async def _wait_for_leaver(self, message_id: str, until: float) -> None:
+        """Give a client that is just leaving the time to be noticed."""
+        local = self._runtime.presence.local.get(message_id)
+        is_read_here = local is not None and self._runtime.presence.look(local)
+        if is_read_here or asyncio.get_running_loop().time() > until:
+            raise ReplyInProgressError(message_id)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _end(self, message_id: str, request: store.EndRequest) -> None:
+        """Have a live reply ended by its owner; returns when it may have happened."""
+        local = self._runtime.presence.local.get(message_id)
+        if local is not None:
+            local.end(request)
+            await local.done.wait()
+            return
+        await store.request_end(self._database, message_id, request)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _start(
+        self, question: Question, start: Start, connection: Connection
+    ) -> Reading | None:
+        if len(self._runtime.presence.local) >= self._config.live_replies:
+            raise OverloadedError
+        owner = self._runtime.ownership.id
+        turn = _new_turn(question, start)
+        started = await self._store_turn(owner, turn)
+        if started is None:
+            return None
+        if isinstance(started, store.OverLimit):
+            raise TooManyRepliesError
+        reply = self._runtime.adopt(turn.message_id, started.seq)
+        reader = self._runtime.presence.attach(reply, 0, connection)
+        self._keep(asyncio.create_task(self._produce(reply, turn, started.mode)))
+        return Reading(
+            reader=reader,
+            message_id=turn.message_id,
+            session_id=turn.session_id,
+            user_message_id=turn.user_message_id,
+            offset=0,
+            is_resumed=False,
+        )
+
+    async def _store_turn(
+        self, owner: str, turn: store.NewTurn
+    ) -> store.Started | store.OverLimit | None:
+        """Store a turn and settle a commit whose answer was lost."""
+        try:
+            return await store.start_reply(
+                self._database,
+                owner,
+                turn,
+                live_limit=self._config.live_replies_per_user,
+            )
+        except (ConstraintError, TransientStoreError):
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            return None
+        except FencedError:
+            raise OverloadedError from None
+        except StoreUnavailableError as error:
+            if not error.outcome_unknown:
+                raise
+            logger.warning("Reading back whether message %s is stored", turn.message_id)
+            return await self._settle(turn, error)
+
+    async def _settle(
+        self, turn: store.NewTurn, unanswered: StoreUnavailableError
+    ) -> store.Started | None:
+        """Read back whether a turn was stored.
+
+        If that cannot be known in time, or the statement takes effect later still, the
+        strays' collector (`chat.runtime`) ends the reply that nobody generates.
+        """
+        until = asyncio.get_running_loop().time() + _SETTLE_SECONDS
+        while asyncio.get_running_loop().time() < until:
+            try:
+                stored = await store.load_reply(
+                    self._database, turn.person, turn.message_id
+                )
+            except StoreError:
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                continue
+            return None if stored is None else store.Started(stored.seq, turn.mode)
+        raise unanswered
+
+    async def _produce(
+        self, reply: LiveReply, turn: store.NewTurn, mode: str | None
+    ) -> None:
+        """Generate a reply; it ends whatever happens here."""
+        try:
+            messages = await self._load_history(turn.session_id, reply.seq)
+            conversation = Conversation(
+                messages=messages,
+                session_id=turn.session_id,
+                user_id=turn.person.id,
+                channel=turn.person.channel,
+                modo=mode,
+            )
+            await generate(
+                reply,
+                self._responder,
+                conversation,
+                seconds=self._config.reply_seconds,
+            )
+        except StoreError:
+            reply.end("upstream_error", "history_unavailable")
+        finally:
+            reply.end("upstream_error", "responder_failed")
+
+    async def _load_history(
+        self, session_id: str, before_seq: int
+    ) -> tuple[ConversationMessage, ...]:
+        until = asyncio.get_running_loop().time() + AWAY_SECONDS
+        while True:
+            try:
+                return await store.load_history(
+                    self._database,
+                    session_id,
+                    before_seq=before_seq,
+                    messages=self._config.history_messages,
+                )
+            except (StoreUnavailableError, TransientStoreError):
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS * 10)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it ends, and see that its failure is said."""
+        self._tasks.add(task)
+        task.add_done_callback(self._let_go)
+
+    def _let_go(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not isinstance(error, VivaError):
+                logger.error("A task of the chat failed", exc_info=error)
+
+
+@contextlib.asynccontextmanager
+async def _deadline() -> AsyncIterator[None]:
+    """Give up after 10 s what other processes or the database do not let happen."""
+    try:
+        async with asyncio.timeout(_ASK_SECONDS):
+            yield
+    except TimeoutError:
+        raise OverloadedError from None
+
+
+def _new_turn(question: Question, start: Start) -> store.NewTurn:
+    return store.NewTurn(
+        person=question.person,
+        session_id=start.session_id,
+        expected_count=start.expected_count,
+        ask=start.user_message_id is None,
+        user_message_id=start.user_message_id or new_id(),
+        message_id=new_id(),
+        content=question.content,
+        title=title_of(question.content),
+        mode=question.mode,
+        context_length=question.context_length,
+        key=question.key,
+        body_sha256=question.body_sha256,
+    )

@@ -1,0 +1,187 @@
+"""The committed text of a reply and the readers that follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Protocol
+
+from viva_server.errors import VivaError
+from viva_server.store.replies import FinishReason, Status
+
+
+class ReaderGoneError(VivaError):
+    """The client has closed the connection."""
+
+
+class ReaderCutError(VivaError):
+    """The stream cannot go on here: end it without an ending, so the client resumes.
+
+    The process has been fenced, or the database is away for too long.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a reply ended, as stored."""
+
+    status: Status
+    finish_reason: FinishReason
+    error_code: str | None
+    chars: int
+    sha256: str
+    message_count: int
+
+
+def ending_of(
+    text: str,
+    *,
+    status: Status,
+    finish_reason: FinishReason,
+    error_code: str | None,
+    message_count: int,
+) -> Ending:
+    """Describe the ending of a stored text."""
+    return Ending(
+        status=status,
+        finish_reason=finish_reason,
+        error_code=error_code,
+        chars=len(text),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        message_count=message_count,
+    )
+
+
+class Connection(Protocol):
+    """A client's connection, as far as a reader needs it."""
+
+    def is_closing(self) -> bool:
+        """Whether the client has left, as far as the transport knows by now."""
+
+    def abort(self) -> None:
+        """End the connection at once, without a clean end."""
+
+
+class ReplyText:
+    """What is committed of a reply, and its readers.
+
+    Every character in it is in the database. Offsets count characters (code points).
+    """
+
+    def __init__(self, message_id: str, text: str = "") -> None:
+        self.message_id = message_id
+        self.ending: Ending | None = None
+        self.is_cut = False
+        self.readers: set[Reader] = set()
+        self._chunks: list[str] = []
+        self._ends: list[int] = []
+        self.length = 0
+        if text:
+            self._add(text)
+
+    def text_after(self, offset: int) -> str:
+        """Give the committed text behind `offset` characters."""
+        if offset >= self.length:
+            return ""
+        index = bisect_right(self._ends, offset)
+        skipped = offset - (self._ends[index] - len(self._chunks[index]))
+        if index == len(self._chunks) - 1:
+            return self._chunks[index][skipped:]
+        return "".join(self._chunks[index:])[skipped:]
+
+    def committed(self, text: str) -> None:
+        """Take text that has been committed, and wake the readers."""
+        self._add(text)
+        self.wake_readers()
+
+    def closed(self, ending: Ending) -> None:
+        """Take the committed ending, and wake the readers."""
+        self.ending = ending
+        self.wake_readers()
+
+    def cut(self) -> None:
+        """Send all readers away without an ending."""
+        self.is_cut = True
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        for reader in self.readers:
+            reader.wake()
+
+    def _add(self, text: str) -> None:
+        self._chunks.append(text)
+        self.length += len(text)
+        self._ends.append(self.length)
+
+
+class Reader:
+    """A cursor into one reply, for one client.
+
+    Made by `ReplyText.readers.add` through the presence (`chat.presence`), which looks
+    at the connection every tick and wakes a reader that is gone or silent for long.
+    """
+
+    __slots__ = (
+        "_waiter",
+        "connection",
+        "cursor",
+        "is_cut",
+        "is_gone",
+        "is_silent",
+        "last_write",
+        "reply",
+        "writing_since",
+    )
+
+    def __init__(
+        self, reply: ReplyText, cursor: int, connection: Connection, now: float
+    ) -> None:
+        self.reply = reply
+        self.cursor = cursor
+        self.connection = connection
+        self.is_gone = False
+        self.is_cut = False
+        self.is_silent = False
+        self.last_write = now
+        # Since when a write has been under way (loop time); the deadline is judged
+        # by the presence, since a timer per write would cost more than the write.
+        self.writing_since: float | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def next(self) -> str | None:
+        """Wait for text behind the cursor and move it there.
+
+        Gives "" after a long silence (send a keep-alive) and None when the reply has
+        ended and all of its text was given. A cancellation changes nothing.
+
+        Raises:
+            ReaderGoneError: the client has left.
+            ReaderCutError: end the connection without an ending.
+        """
+        reply = self.reply
+        while True:
+            if self.is_gone:
+                raise ReaderGoneError
+            if self.cursor < reply.length:
+                text = reply.text_after(self.cursor)
+                self.cursor = reply.length
+                return text
+            if reply.is_cut or self.is_cut:
+                raise ReaderCutError
+            if reply.ending is not None:
+                return None
+            if self.is_silent:
+                self.is_silent = False
+                return ""
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def wake(self) -> None:
+        """Let `next` look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,14 @@
+"""Who a session belongs to."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Channel = Literal["web", "whatsapp"]
+
+
+class Person(NamedTuple):
+    """A person on one channel: the JWT's `sub`, or WhatsApp's instance and phone."""
+
+    channel: Channel
+    id: str

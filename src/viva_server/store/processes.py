@@ -1,0 +1,77 @@
+"""Processes in the database: heartbeat, lock, death and what is done about it."""
+
+from __future__ import annotations
+
+from viva_server.store.db import Connection, Database
+
+LATE_SECONDS = 1.0
+"""A heartbeat this old, with the process's lock free, is a death."""
+
+FROZEN_SECONDS = 15.0
+"""A heartbeat this old is a death, whoever holds the lock."""
+
+
+async def add_process(connection: Connection, process_id: str, lock_key: int) -> bool:
+    """Register an owner and take its lock; give whether the lock is held."""
+    await connection.execute("add_process", process_id=process_id, lock_key=lock_key)
+    return await take_lock(connection, lock_key)
+
+
+async def take_lock(connection: Connection, lock_key: int) -> bool:
+    """Take the lock that says "alive"; False while a stale connection has it."""
+    row = await connection.fetch_one("take_process_lock", lock_key=lock_key)
+    return row is not None and bool(row.held)
+
+
+async def beat(connection: Connection, process_id: str) -> bool:
+    """Write the heartbeat; False means that this process has been declared dead."""
+    return await connection.fetch_one("beat", process_id=process_id) is not None
+
+
+async def remove_process(connection: Connection, process_id: str) -> None:
+    """Leave in order; does nothing while a reply is still owned."""
+    await connection.execute("remove_process", process_id=process_id)
+
+
+async def find_silent(database: Database, process_id: str, *, sole: bool) -> list[str]:
+    """Give the processes whose heartbeat is late.
+
+    With `sole`, all others: the caller knows that no other process can live.
+    """
+    rows = await database.fetch(
+        "find_silent_processes",
+        process_id=process_id,
+        sole=sole,
+        late_seconds=LATE_SECONDS,
+        frozen_seconds=FROZEN_SECONDS,
+    )
+    return [row.id for row in rows]
+
+
+async def bury(database: Database, process_id: str, *, sole: bool) -> list[str] | None:
+    """Declare a process dead and close its replies, in one transaction.
+
+    Gives the ids of the closed replies, or None if it lives or another buries it. The
+    row's lock keeps the owner's own statements out, and each statement looks afresh, so
+    that all text which the owner could commit, and so show, is in the closed reply.
+    """
+    async with database.transaction() as transaction:
+        if not await transaction.fetch_one("lock_process", process_id=process_id):
+            return None
+        dead = await transaction.fetch_one(
+            "declare_dead",
+            process_id=process_id,
+            sole=sole,
+            late_seconds=LATE_SECONDS,
+            frozen_seconds=FROZEN_SECONDS,
+        )
+        if dead is None:
+            return None
+        rows = await transaction.fetch("close_replies_of_dead", process_id=process_id)
+        return [row.message_id for row in rows]
+
+
+async def sweep(database: Database) -> None:
+    """Remove what nobody needs: old dead processes, text of late statements."""
+    await database.execute("forget_dead_processes")
+    await database.execute("sweep_journal")
