@@ -1,4 +1,4 @@
-"""That this process lives: its lock, its heartbeat, and what happens when it is fenced."""
+"""That this process lives: its lock, its heartbeat, and what fencing means."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEAT_SECONDS = 0.5
 
 
 class Ownership:
-    """The id under which this process owns replies, kept alive on a connection of its own.
+    """The id under which this process owns replies, and a connection that shows it.
 
     When another process has declared this one dead, everything owned under the old id
     is given up (`on_fenced`), and the process goes on under a new id.

@@ -105,7 +105,7 @@ class LiveReply(ReplyText):
         return Chunk(self.message_id, self.length, text)
 
     def take_close(self) -> ClosedReply:
-        """Give the whole reply for the closing statement; called by the journal only."""
+        """Give the whole reply for the closing; called by the journal only."""
         assert self.end_reason is not None, "close after an end was asked for"
         chunk = self.take_chunk()
         text = self.text_after(0) + (chunk.text if chunk else "")

@@ -238,6 +238,8 @@ class ChatService:
             return None
         if isinstance(started, store.OverLimit):
             raise TooManyRepliesError
+        if owner != self._runtime.ownership.id:
+            raise OverloadedError  # fenced meanwhile: another process closes it
         reply = self._runtime.adopt(turn.message_id, started.seq)
         reader = self._runtime.presence.attach(reply, 0, connection)
         self._keep(asyncio.create_task(self._produce(reply, turn, started.mode)))
@@ -340,9 +342,9 @@ class ChatService:
 
     def _let_go(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            if not isinstance(error, VivaError):
-                logger.error("A task of the chat failed", exc_info=error)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, VivaError):
+            logger.error("A task of the chat failed", exc_info=error)
 
 
 @contextlib.asynccontextmanager

@@ -53,7 +53,7 @@ class TurnState(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTurn:
-    """What start_reply stores. `user_message_id` of an already stored one: `ask` False."""
+    """What start_reply stores; with `ask` False the user's message is there already."""
 
     person: Person
     session_id: str
