@@ -171,6 +171,8 @@ class Config:
                 values[setting.name] = setting.metadata["parse"](text)
             except ValueError as error:
                 problems.append(f"{name} {error}")
+        if "database_url" in values and "jwt_secret" not in values:
+            problems.append("VIVA_JWT_SECRET is required with VIVA_DATABASE_URL")
         try:
             config = cls(**values)
         except ConfigError as error:
@@ -187,8 +189,6 @@ class Config:
 
     def _secret_problems(self) -> list[tuple[str, str]]:
         found = []
-        if self.database_url is not None and not self.jwt_secret:
-            found.append(("jwt_secret", "is required with VIVA_DATABASE_URL"))
         if any(len(s.encode()) < _MIN_SECRET_BYTES for s in self.jwt_secret):
             found.append(("jwt_secret", f"must have {_MIN_SECRET_BYTES} bytes or more"))
         if self.model_url is not None and not self.model_name:

@@ -1,0 +1,51 @@
+"""Handlers of /viva/chat/snapshot and /viva/chat/session(s)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from viva_server.api import wire
+from viva_server.api.chat import Identify
+from viva_server.api.gate import read_json
+from viva_server.api.messages import session_page, snapshot_body
+from viva_server.chat.sessions import SessionService
+
+
+class SessionHandlers:
+    """The routes by which a person looks at sessions."""
+
+    def __init__(self, sessions: SessionService, identify: Identify) -> None:
+        self._sessions = sessions
+        self._identify = identify
+
+    async def snapshot(self, request: web.Request) -> web.StreamResponse:
+        """Show the newest messages of a session."""
+        person = await self._identify(request)
+        query = wire.read_snapshot_query(request.query.items())
+        snapshot = await self._sessions.snapshot(
+            person, query.session_id, limit=query.limit, before_seq=query.before
+        )
+        return web.json_response(body=wire.to_json(snapshot_body(snapshot)))
+
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """Show one page of the person's sessions."""
+        person = await self._identify(request)
+        query = wire.read_sessions_query(request.query.items())
+        page = await self._sessions.list(
+            person, page=query.page, page_size=query.page_size
+        )
+        return web.json_response(body=wire.to_json(session_page(page, query)))
+
+    async def add(self, request: web.Request) -> web.StreamResponse:
+        """Make a new session; the body may be missing."""
+        person = await self._identify(request)
+        body = await read_json(request, optional=True)
+        snapshot = await self._sessions.add(person, wire.read_new_session(body).modo)
+        return web.json_response(body=wire.to_json(snapshot_body(snapshot)))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Delete a session."""
+        session_id = wire.known_id(request.match_info["session_id"], "session")
+        person = await self._identify(request)
+        await self._sessions.delete(person, session_id)
+        return web.Response(status=204)

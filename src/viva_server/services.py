@@ -1,0 +1,144 @@
+"""Everything that runs behind the routes, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+
+from viva_server.chat.runtime import Runtime
+from viva_server.chat.service import ChatService
+from viva_server.chat.sessions import SessionService
+from viva_server.config import Config
+from viva_server.errors import StoreError
+from viva_server.responders import (
+    OpenAIResponder,
+    Responder,
+    default_system_prompt,
+    local_responder,
+)
+from viva_server.store.db import Database
+from viva_server.store.migrate import migrate, schema_state
+from viva_server.whatsapp.inbox import Inbox
+
+logger = logging.getLogger(__name__)
+
+
+class Services:
+    """One viva_server: its database, its chat and its inbox.
+
+    Made without a running loop; `running()` opens everything it uses and closes it
+    again. It owns its database pool, its embedded PostgreSQL and its model client;
+    the responder of a host is never closed.
+    """
+
+    def __init__(self, config: Config, respond: Responder | None = None) -> None:
+        self.config = config
+        self._respond = respond
+        self._drained: asyncio.Task[None] | None = None
+
+    database: Database
+    runtime: Runtime
+    chat: ChatService
+    sessions: SessionService
+    inbox: Inbox
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start; on the way out stop, if `drain` was not called before.
+
+        Raises:
+            ConfigError: the database is none that can be used.
+            SchemaError: the schema is old or newer, and may not be migrated.
+            StoreUnavailableError: the database cannot be reached.
+            EmbeddedPostgresError: the embedded one cannot be started.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open_database(stack)
+            self.runtime = Runtime(
+                self.config, self.database, sole=self.config.database_url is None
+            )
+            responder = self._respond or await self._own_responder(stack)
+            self.chat = ChatService(self.config, self.runtime, responder)
+            self.sessions = SessionService(self.database, self.chat)
+            self.inbox = Inbox(self.database)
+            await self.runtime.start()
+            stack.push_async_callback(self.runtime.stop)
+            self.inbox.start()
+            stack.push_async_callback(self.inbox.stop)
+            stack.push_async_callback(self.chat.join)
+            yield
+            await self.drain()
+
+    async def drain(self) -> None:
+        """End and store all live replies; readers get their last event. Idempotent.
+
+        All work with the database ends here, so that a host may close its resources
+        afterwards. Takes at most `drain_seconds` and twice `shutdown_seconds`.
+        """
+        if self._drained is None:
+            self._drained = asyncio.create_task(self.runtime.drain())
+        await asyncio.shield(self._drained)
+
+    async def is_ready(self) -> bool:
+        """Whether new work can be taken: the database answers, nothing is stuck."""
+        if self.runtime.is_stopping or self.runtime.journal.stuck_seconds:
+            return False
+        try:
+            return await self.database.fetch_one("ping") is not None
+        except StoreError:
+            return False
+
+    async def _open_database(self, stack: contextlib.AsyncExitStack) -> None:
+        url = self.config.database_url
+        if url is None:
+            # Not imported where a database is given.
+            from viva_server.store.embedded import EmbeddedPostgres  # noqa: PLC0415
+
+            embedded = EmbeddedPostgres(
+                self.config.data_dir, pg_bin=self.config.pg_bin
+            )
+            await embedded.start()
+            stack.push_async_callback(embedded.stop)
+            url = embedded.dsn
+        self.database = Database(url)
+        await self.database.open()
+        stack.push_async_callback(self.database.close)
+        await self.database.check_server()
+        await self._see_to_schema()
+
+    async def _see_to_schema(self) -> None:
+        if self.config.auto_migrate:
+            for name in await migrate(self.database):
+                logger.info("Applied migration %s", name)
+        (await schema_state(self.database)).require_current()
+
+    async def _own_responder(self, stack: contextlib.AsyncExitStack) -> Responder:
+        config = self.config
+        if config.model_url is None:
+            return local_responder
+        assert config.model_name is not None, "checked by Config"
+        # aiohttp's default of 100 connections would queue the 101st reply.
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
+        )
+        stack.push_async_callback(session.close)
+        return OpenAIResponder(
+            session,
+            config.model_url,
+            config.model_name,
+            api_key=config.model_api_key,
+            system_prompt=_system_prompt(config.system_prompt_file),
+            first_token_seconds=config.model_first_token_seconds,
+            idle_seconds=config.model_idle_seconds,
+        )
+
+
+def _system_prompt(file: Path | None) -> str:
+    return default_system_prompt if file is None else file.read_text("utf-8")
+
+
