@@ -1,0 +1,78 @@
+"""The one place where the driver's exceptions become those of viva_server."""
+
+from __future__ import annotations
+
+import psycopg2
+
+from viva_server.errors import (
+    ConstraintError,
+    StoreError,
+    StoreUnavailableError,
+    TransientStoreError,
+)
+
+# PostgreSQL's appendix A: deadlock, serialization failure, lock not available.
+_UNDONE = frozenset({"40P01", "40001", "55P03"})
+
+# query_canceled by a time-out or an administrator; read_only_sql_transaction: the
+# primary became a standby.
+_UNAVAILABLE = frozenset({"57014", "25006"})
+
+# Connection exception, insufficient resources, operator intervention, system error.
+_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
+
+
+def translate(error: BaseException, *, lost: bool) -> StoreError:
+    """Return our exception for what the driver raised in a statement.
+
+    Its text has no value of a parameter. The cause that the caller keeps may have
+    some: PostgreSQL quotes rows in its details, so log the one and not the other.
+
+    Args:
+        error: what the driver raised.
+        lost: whether the connection is gone, so that only the server knows whether
+            the statement was committed.
+    """
+    if lost or isinstance(error, TimeoutError):
+        return StoreUnavailableError(
+            f"the connection was lost in a statement ({type(error).__name__})",
+            outcome_unknown=True,
+        )
+    code = getattr(error, "pgcode", None) or ""
+    what = f"{type(error).__name__} {code}".rstrip()
+    if code.startswith("23") and isinstance(error, psycopg2.Error):
+        return ConstraintError(_constraint(error))
+    if code in _UNDONE:
+        return TransientStoreError(f"the database undid the statement ({what})")
+    if code in _UNAVAILABLE or code[:2] in _UNAVAILABLE_CLASSES:
+        return StoreUnavailableError(f"the database gave the statement up ({what})")
+    return StoreError(f"the database refused the statement ({what})")
+
+
+def is_farewell(error: BaseException) -> bool:
+    """Tell whether the connection is of no more use, though it may look open.
+
+    The server's last words can arrive before the end of the connection does, and a
+    former primary refuses every write for as long as we stay connected to it.
+    """
+    code = getattr(error, "pgcode", None) or ""
+    return code == "25006" or code.startswith(("08", "57P"))
+
+
+def unreachable(error: BaseException) -> StoreUnavailableError:
+    """Return our exception for a connection that could not be made.
+
+    It has the server's own sentence, such as a refused password, and neither the DSN
+    nor the password, which libpq does not put into that sentence.
+    """
+    if isinstance(error, TimeoutError):
+        return StoreUnavailableError("PostgreSQL does not answer")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = lines[0].rpartition("failed: ")[2]
+    return StoreUnavailableError(f"PostgreSQL cannot be reached: {reason}")
+
+
+def _constraint(error: psycopg2.Error) -> str:
+    # NOT NULL has no name before PostgreSQL 18; its column says as much.
+    diagnostics = error.diag
+    return diagnostics.constraint_name or diagnostics.column_name or "unnamed"

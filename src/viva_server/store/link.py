@@ -1,0 +1,202 @@
+"""One connection through aiopg, with aiopg's rough edges taken off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
+
+from viva_server.errors import StoreError, StoreUnavailableError
+from viva_server.store.address import Parameters, resolve
+from viva_server.store.failures import is_farewell, translate, unreachable
+from viva_server.store.queries import find_query
+from viva_server.store.rows import Result, read_result
+
+with warnings.catch_warnings():  # importing aiopg changes the filters of its host
+    import aiopg
+    import aiopg.connection
+
+_LOCK_SECONDS = 2.0
+_IDLE_IN_TRANSACTION_SECONDS = 10.0
+_CLIENT_CHECK_SECONDS = 2.0
+
+# The server outlives our own time-out by this, so that it is ours that is seen, and
+# ends by itself what a closed connection left running.
+_SERVER_MARGIN_SECONDS = 1.0
+
+# A peer that vanished without a word is noticed after about 20 s at rest and 10 s
+# with data on the way; libpq ignores these on a unix socket. A DSN may say otherwise.
+_KEEPALIVE = {
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+
+class _DescriptorProbe:
+    """What aiopg needs of `select` when a statement fails, for any socket number.
+
+    aiopg asks select.select() whether libpq has closed the socket, and then forgets
+    the reader that it had registered, but not the writer. select() takes no number
+    above 1023: every SQL error of such a connection hung until its time-out. The
+    forgotten writer made the next connection with that number fail under uvloop.
+    """
+
+    @staticmethod
+    def select(readers: Sequence[int], *_: object) -> tuple[list[int], ...]:
+        """Raise OSError (EBADF) if the one descriptor is closed."""
+        try:
+            os.fstat(readers[0])
+        except OSError:
+            asyncio.get_running_loop().remove_writer(readers[0])
+            raise
+        return [], [], []
+
+
+def mend_driver() -> None:
+    """Replace the name `select` in aiopg.connection; the module select stays."""
+    vars(aiopg.connection)["select"] = _DescriptorProbe
+
+
+class Link:
+    """A connection and its one cursor: one statement at a time.
+
+    Who makes a link closes it.
+    """
+
+    def __init__(
+        self, connection: aiopg.Connection, cursor: aiopg.Cursor, query_seconds: float
+    ) -> None:
+        self._connection = connection
+        # One cursor for all statements: making one costs half as much as a statement.
+        self._cursor = cursor
+        self.query_seconds = query_seconds
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be closed, by whichever side."""
+        return bool(self._connection.closed)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the link is open and in no transaction: fit for anybody."""
+        raw = self._connection.raw
+        status = raw.get_transaction_status()
+        return not raw.closed and bool(status == TRANSACTION_STATUS_IDLE)
+
+    def still_open(self) -> bool:
+        """Read what the server may have sent to the link at rest; False: it left.
+
+        This finds a restart that the event loop has not come round to see.
+        """
+        raw = self._connection.raw
+        try:
+            raw.poll()  # takes the server's last words
+            raw.poll()  # finds the end of the connection behind them
+        except psycopg2.Error:
+            self.close()
+        return not raw.closed
+
+    def close(self) -> None:
+        """Close the connection at once; a statement on its way ends with an error."""
+        # 1: aiopg has closed it before, and the socket's number may be another's now;
+        # 2: libpq found it broken, which aiopg may not know yet.
+        if self._connection.raw.closed != 1:
+            self._connection.close()
+
+    async def run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
+        """Run a statement to its end; cancelling closes the connection.
+
+        With None for the parameters `%` needs no doubling.
+
+        Raises:
+            StoreError: or one of its kinds, see viva_server.store.failures.
+        """
+        try:
+            await self._cursor.execute(sql, parameters, timeout=self.query_seconds)
+            return read_result(self._cursor.raw)
+        except asyncio.CancelledError as error:
+            # aiopg turns a statement that the server cancelled into this as well.
+            reason = error.__context__
+            if not isinstance(reason, QueryCanceledError) or _is_being_cancelled():
+                raise
+            raise translate(reason, lost=False) from reason
+        except (psycopg2.Error, TimeoutError, ValueError) as error:
+            if is_farewell(error):
+                self.close()
+            raise translate(error, lost=self.lost) from error
+
+
+async def connect(
+    parameters: Parameters, *, connect_seconds: float, query_seconds: float
+) -> Link:
+    """Connect to the first address that answers, each within its share of the time.
+
+    Raises:
+        StoreUnavailableError: none does.
+    """
+    mend_driver()
+    deadline = time.monotonic() + connect_seconds
+    try:
+        async with asyncio.timeout(connect_seconds):
+            targets = await resolve({**_KEEPALIVE, **parameters})
+    except TimeoutError as error:
+        raise StoreUnavailableError("the database's name is not resolved") from error
+    failure = StoreUnavailableError()
+    for tried, target in enumerate(targets):
+        share = (deadline - time.monotonic()) / (len(targets) - tried)
+        try:
+            return await _connect_to(target, max(share, 0.01), query_seconds)
+        except StoreUnavailableError as error:
+            failure = error
+    raise failure
+
+
+async def _connect_to(target: Parameters, seconds: float, query_seconds: float) -> Link:
+    arguments: dict[str, Any] = {
+        **target,
+        "client_encoding": "UTF8",
+        "timeout": seconds,
+        "enable_hstore": False,  # a query per connection
+        "enable_json": False,  # psycopg2 reads json and jsonb without it
+        "enable_uuid": False,  # ids are text
+    }
+    try:
+        connection = await aiopg.connect(**arguments)
+    # RuntimeError: uvloop, when another user of aiopg left a stale handle behind.
+    except (psycopg2.Error, OSError, TimeoutError, RuntimeError) as error:
+        raise unreachable(error) from error
+    try:
+        link = Link(connection, await connection.cursor(), seconds)
+        await _prepare(link, query_seconds)
+        link.query_seconds = query_seconds
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, StoreError):
+            raise unreachable(error.__cause__ or error) from error
+        raise
+    return link
+
+
+async def _prepare(link: Link, query_seconds: float) -> None:
+    seconds = {
+        "statement_timeout_ms": query_seconds + _SERVER_MARGIN_SECONDS,
+        "lock_timeout_ms": min(_LOCK_SECONDS, query_seconds),
+        "idle_in_transaction_ms": _IDLE_IN_TRANSACTION_SECONDS,
+        "client_check_ms": _CLIENT_CHECK_SECONDS,
+    }
+    query = find_query("prepare_connection")
+    await link.run(query.sql, {name: int(s * 1000) for name, s in seconds.items()})
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

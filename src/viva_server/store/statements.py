@@ -1,0 +1,115 @@
+"""The ways to run a statement, and a connection of one's own to run them on."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from psycopg2.extras import Json
+from sqlalchemy import Executable
+
+from viva_server.errors import StoreError
+from viva_server.store.core import CoreCompiler
+from viva_server.store.link import Link
+from viva_server.store.queries import find_query
+from viva_server.store.rows import Result, Row
+from viva_server.store.tasks import Tasks
+
+
+class Statements(ABC):
+    """The ways to run a statement, whatever connection it runs on.
+
+    A parameter that is a dict is sent as jsonb, a list as an array (of jsonb where it
+    has dicts); wrap a list in `Json` to send it as one jsonb value. Rows come as
+    psycopg2 gives them: uuid as str, json and jsonb parsed.
+
+    Cancelling the caller does not cancel the statement, which runs to its end within
+    its time-outs. All methods raise `StoreError` or one of its kinds, LookupError for
+    an unknown query, TypeError for wrong parameters.
+    """
+
+    def __init__(self, tasks: Tasks, compiler: CoreCompiler) -> None:
+        self._tasks = tasks
+        self._compiler = compiler
+
+    async def fetch(self, query: str, /, **parameters: object) -> list[Row]:
+        """Run the named query and return all rows."""
+        return (await self._run_query(query, parameters)).rows
+
+    async def fetch_one(self, query: str, /, **parameters: object) -> Row | None:
+        """Run the named query and return its first row."""
+        rows = (await self._run_query(query, parameters)).rows
+        return rows[0] if rows else None
+
+    async def execute(self, query: str, /, **parameters: object) -> int:
+        """Run the named query and return how many rows it touched."""
+        return (await self._run_query(query, parameters)).rowcount
+
+    async def fetch_statement(
+        self, statement: Executable, /, **parameters: object
+    ) -> list[Row]:
+        """Run a statement of SQLAlchemy Core and return all rows, if it gives any.
+
+        It is compiled once per object: keep the object and give what varies as
+        parameters (`bindparam`).
+        """
+        compiled = self._compiler.compile(statement)
+        values = compiled.bind(parameters)
+        return (await self._tasks.shield(self._run(compiled.sql, values))).rows
+
+    async def _run_query(self, name: str, parameters: dict[str, object]) -> Result:
+        query = find_query(name)
+        query.check(parameters.keys())
+        for key, value in parameters.items():
+            if isinstance(value, dict | list):
+                parameters[key] = _as_driver_value(value)
+        try:
+            return await self._tasks.shield(self._run(query.sql, parameters))
+        except StoreError as error:
+            error.add_note(f"in query {name}")
+            raise
+
+    @abstractmethod
+    async def _run(
+        self, sql: str, parameters: Mapping[str, object] | None
+    ) -> Result: ...
+
+
+class Connection(Statements):
+    """A connection outside the pool, for what belongs to a session, such as a lock.
+
+    Its statements run one after the other. It does not reconnect. Who asked for it
+    closes it.
+    """
+
+    def __init__(self, link: Link, compiler: CoreCompiler) -> None:
+        super().__init__(Tasks(), compiler)
+        self._link = link
+        self._turn = asyncio.Lock()
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is closed, as far as this side has heard."""
+        return self._link.lost
+
+    async def execute_script(self, sql: str) -> None:
+        """Run several statements, without parameters, as one transaction."""
+        await self._tasks.shield(self._run(sql, None))
+
+    async def close(self) -> None:
+        """Close it at once; what runs on it fails, its outcome unknown."""
+        self._link.close()
+        await self._tasks.cancel_all()
+
+    async def _run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
+        async with self._turn:
+            return await self._link.run(sql, parameters)
+
+
+def _as_driver_value(value: dict[str, object] | list[object]) -> object:
+    if isinstance(value, dict):
+        return Json(value)
+    if dict in map(type, value):  # far cheaper than a loop over a batch of texts
+        return [Json(item) if isinstance(item, dict) else item for item in value]
+    return value

@@ -1,0 +1,56 @@
+"""Tasks that a cancelled caller does not cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from viva_server.errors import StoreUnavailableError
+
+_logger = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
+
+
+class Tasks:
+    """The running tasks of one owner, held so that none is lost."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, _Value]) -> asyncio.Task[_Value]:
+        """Start a task that goes on when nobody waits for it."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def shield(self, work: Coroutine[Any, Any, _Value]) -> _Value:
+        """Wait for a task of its own; cancelling the caller leaves it running.
+
+        Raises:
+            StoreUnavailableError: `cancel_all` ended the task.
+        """
+        task = self.start(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                caller = asyncio.current_task()
+                if caller is not None and not caller.cancelling():
+                    raise StoreUnavailableError(outcome_unknown=True) from None
+            task.add_done_callback(_log_failure)
+            raise
+
+    async def cancel_all(self) -> None:
+        """Cancel what is running and wait until it has ended."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _logger.warning("a statement failed after its caller had left: %s", error)
