@@ -1,0 +1,138 @@
+"""What the events of an OpenAI-compatible chat completion mean; no I/O."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal
+
+import msgspec
+
+from viva_server.errors import ResponderError, SseDecodeError
+from viva_server.sse import SseDecoder
+
+# The words of OpenAI, and of the servers that say the same thing in their own.
+_WHOLE: Final[dict[str, Literal["stop", "length"]]] = {
+    "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+}
+_FILTERED: Final = frozenset({"content_filter", "safety", "sensitive"})
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+    index: int | None = 0
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class Completion:
+    """Reads one streamed completion; bytes in, text out.
+
+    Nothing raises before `close`, so that text in front of an error is never lost.
+    Only the first choice counts. Text of a reasoning model outside `content` is not
+    part of the reply.
+    """
+
+    __slots__ = ("_decoder", "_done", "_error", "_has_text", "finish_reason")
+
+    def __init__(self, *, max_event_bytes: int = 1_048_576) -> None:
+        self._decoder = SseDecoder(max_event_bytes=max_event_bytes)
+        self._done = False
+        self._error: ResponderError | None = None
+        self._has_text = False
+        self.finish_reason: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more is worth reading: `[DONE]` was there, or an error."""
+        return self._done or self._error is not None
+
+    @property
+    def is_cut(self) -> bool:
+        """The model has not said that it was ready, nor that it failed."""
+        return not self.ended and self.finish_reason is None
+
+    def feed(self, chunk: bytes) -> str:
+        """Return the text in the events that this piece completes."""
+        texts: list[str] = []
+        try:
+            for event in self._decoder.feed(chunk):
+                self._take(event.data, texts)
+                if self.ended:
+                    break
+        except SseDecodeError:
+            self._fail("the model's event is too large")
+        if not texts:
+            return ""
+        self._has_text = True
+        return texts[0] if len(texts) == 1 else "".join(texts)
+
+    def close(self) -> Literal["stop", "length"]:
+        """Say how the reply ended.
+
+        Raises:
+            ResponderError: `upstream_error` for a stream that was cut, had an error or
+                garbage in it or ended for a reason that is not ours;
+                `content_filter`; `upstream_empty` for a reply without text.
+        """
+        if self._error is not None:
+            raise self._error
+        if self.is_cut:
+            raise ResponderError("upstream_error", "the model's stream was cut")
+        reason = (self.finish_reason or "stop").lower()
+        if reason in _FILTERED:
+            raise ResponderError(
+                "content_filter", "the model's filter ended the reply", retryable=False
+            )
+        if reason not in _WHOLE:  # tool_calls among them: we offer no tools
+            raise ResponderError("upstream_error", "the model ended for another reason")
+        if not self._has_text:
+            raise ResponderError("upstream_empty", "the model's reply has no text")
+        return _WHOLE[reason]
+
+    def _take(self, data: str, texts: list[str]) -> None:
+        if data == "[DONE]":
+            self._done = True
+            return
+        try:
+            chunk = _decode(data)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            chunk = self._decode_slowly(data)
+        if chunk.error is not None:
+            self._fail("the model reported an error in its stream")
+            return
+        for choice in chunk.choices or ():
+            if choice.index:  # another choice than the first
+                continue
+            if choice.delta is not None and choice.delta.content:
+                texts.append(choice.delta.content)
+            if choice.finish_reason:
+                self.finish_reason = choice.finish_reason
+
+    def _decode_slowly(self, data: str) -> _Chunk:
+        """Accept what only Python's parser does: half a surrogate pair in a delta."""
+        try:
+            loaded: Any = json.loads(data)
+            return msgspec.convert(loaded, _Chunk)
+        except (ValueError, RecursionError):
+            self._fail("the model's event is not what was expected")
+            return _Chunk()
+
+    def _fail(self, message: str) -> None:
+        self._error = ResponderError("upstream_error", message)

@@ -1,0 +1,195 @@
+"""One streamed response of a model's server: what it may be, and reading it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Final, Self
+
+import aiohttp
+
+from viva_server.errors import ResponderError
+from viva_server.responders.completions import Completion
+from viva_server.responders.retry import retry_after_seconds
+
+CONNECTION_ERRORS: Final = (
+    aiohttp.ClientConnectionError,
+    aiohttp.ClientPayloadError,
+    OSError,
+)
+
+# What follows the finish reason (usage, [DONE]) is worth this wait and no more.
+_TAIL_SECONDS: Final = 1.0
+# The chunk that ends the body: worth a short wait, since it saves the next handshake.
+_DRAIN_SECONDS: Final = 0.1
+
+
+class TransientResponderError(ResponderError):
+    """Another attempt may succeed, as long as nobody has seen any text.
+
+    `detail` is for the log: a status or the name of an exception's class, never a text
+    of the model's server.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, detail: str, wait_seconds: float = 0.0
+    ) -> None:
+        super().__init__(code, message)
+        self.detail = detail
+        self.wait_seconds = wait_seconds
+
+
+def check(response: aiohttp.ClientResponse) -> None:
+    """Raise ResponderError unless the response is an uncompressed event stream."""
+    status = response.status
+    if status == 429 or status >= 500:
+        raise TransientResponderError(
+            "upstream_rate_limited" if status == 429 else "upstream_unavailable",
+            "the model's server is busy or broken",
+            detail=f"HTTP {status}",
+            wait_seconds=retry_after_seconds(response.headers.get("Retry-After")),
+        )
+    if status != 200:
+        raise _refused(f"the model's server answered HTTP {status}")
+    if response.content_type != "text/event-stream":
+        raise _refused("the model's server answered without an event stream")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise _refused("the model's server answered with a compressed stream")
+
+
+def _refused(message: str) -> ResponderError:
+    return ResponderError("upstream_refused", message, retryable=False)
+
+
+class Upstream:
+    """Reads the text of one response, which it owns and closes (`with`)."""
+
+    __slots__ = ("_content", "_response", "_timer", "completion")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._content = response.content
+        self._timer = _Timer(response.close)
+        self.completion = Completion()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection now, unless the response has been read to its end."""
+        self._timer.cancel()
+        self._response.close()
+
+    async def first_text(self) -> str:
+        """Return the first text; the caller limits the time.
+
+        Raises:
+            TransientResponderError: the stream was cut before any text.
+            ResponderError: it ended in another way without text.
+        """
+        text = await self._read_text()
+        if not text:
+            if self.completion.is_cut:
+                raise TransientResponderError(
+                    "upstream_error", "the model's stream was cut", detail="EOF"
+                )
+            self.completion.close()
+        return text
+
+    async def next_text(self, idle_seconds: float) -> str:
+        """Return the text that comes next, all that has arrived; "" at the end.
+
+        Raises:
+            ResponderError: `upstream_timeout`, `upstream_error`.
+        """
+        self._timer.start(idle_seconds)
+        try:
+            return await self._read_text()
+        except (*CONNECTION_ERRORS, aiohttp.ClientError):
+            if self.completion.finish_reason is not None:
+                return ""  # only the tail is missing
+            raise self._broken() from None
+        finally:
+            self._timer.pause()
+
+    async def drain(self) -> None:
+        """Read the end of the body, so that the connection can be used again."""
+        if self._content.at_eof():
+            return
+        self._timer.start(_DRAIN_SECONDS)
+        with contextlib.suppress(*CONNECTION_ERRORS, aiohttp.ClientError):
+            while await self._content.readany():
+                pass
+
+    async def _read_text(self) -> str:
+        completion = self.completion
+        while not completion.ended:
+            if completion.finish_reason is not None:
+                self._timer.shorten(_TAIL_SECONDS)
+            chunk = await self._content.readany()
+            if not chunk:
+                break
+            if text := completion.feed(chunk):
+                return text
+        return ""
+
+    def _broken(self) -> ResponderError:
+        if self._timer.has_expired:
+            return ResponderError("upstream_timeout", "the model fell silent")
+        return ResponderError("upstream_error", "the model's connection broke")
+
+
+class _Timer:
+    """Calls `expire` after a while; starting it again costs no new timer handle.
+
+    asyncio.timeout would make and cancel a handle for every token.
+    """
+
+    __slots__ = ("_deadline", "_expire", "_handle", "_loop", "has_expired")
+
+    def __init__(self, expire: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._expire = expire
+        self._deadline = math.inf
+        self._handle: asyncio.TimerHandle | None = None
+        self.has_expired = False
+
+    def start(self, seconds: float) -> None:
+        self._deadline = self._loop.time() + seconds
+        # A handle that comes too early looks at the deadline and waits again.
+        if self._handle is None or self._deadline < self._handle.when():
+            self._schedule()
+
+    def shorten(self, seconds: float) -> None:
+        """Bring the end nearer; without effect while the timer does not run."""
+        if self._deadline != math.inf:
+            self.start(min(seconds, self._deadline - self._loop.time()))
+
+    def pause(self) -> None:
+        self._deadline = math.inf
+
+    def cancel(self) -> None:
+        self.pause()
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _schedule(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._handle = None
+        if self._deadline == math.inf:
+            return
+        if self._loop.time() < self._deadline:
+            self._schedule()
+        else:
+            self.has_expired = True
+            self._expire()

@@ -1,0 +1,291 @@
+"""Server-sent events: the encoder of our stream, a decoder for anybody's; no I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+import msgspec
+
+from viva_server.errors import SseDecodeError
+
+END: Final = "end"
+"""The offset in the id of a stream's last event."""
+
+KEEP_ALIVE: Final = b": keep-alive\n"
+"""A comment without a blank line: with one, some clients see an empty event."""
+
+RETRY_MS: Final = 1000
+
+_BOM: Final = b"\xef\xbb\xbf"
+# Nine digits stay below 2**31 and above any VIVA_MAX_REPLY_CHARS.
+_EVENT_ID: Final = re.compile(
+    r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(end|0|[1-9][0-9]{0,8})"
+)
+_MAX_RETRY_DIGITS: Final = 18
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
+    accepted: Literal[True]
+    session_id: str
+    message_id: str
+    user_message_id: str
+    offset: int
+    resumed: bool = False
+
+
+class _Done(msgspec.Struct, frozen=True):
+    done: Literal[True]
+    session_id: str
+    message_id: str
+    status: str
+    finish_reason: str
+    chars: int
+    sha256: str
+    message_count: int
+
+
+class _Error(msgspec.Struct, frozen=True):
+    error: str
+    code: str
+    retryable: bool
+    session_id: str
+    message_id: str
+
+
+def accepted_event(
+    *,
+    session_id: str,
+    message_id: str,
+    user_message_id: str,
+    offset: int = 0,
+    resumed: bool = False,
+) -> bytes:
+    """Encode the first event of a stream; its text goes on after `offset` characters.
+
+    `resumed` says that the client came back to a reply that it knew.
+    """
+    body = _Accepted(True, session_id, message_id, user_message_id, offset, resumed)
+    return b"id: %b:%d\nretry: %d\ndata: %b\n\n" % (
+        message_id.encode(),
+        offset,
+        RETRY_MS,
+        _one_line(_encode(body)),
+    )
+
+
+def content_event(message_id: str, offset_after: int, text: str) -> bytes:
+    """Encode new text; `offset_after` counts the reply's characters including it.
+
+    Raises:
+        UnicodeEncodeError: for a lone surrogate (`Storable` takes them out before).
+    """
+    data = _encode(text)
+    if not text.isascii():
+        data = _one_line(data)
+    return b'id: %b:%d\ndata: {"content":%b}\n\n' % (
+        message_id.encode(),
+        offset_after,
+        data,
+    )
+
+
+def done_event(
+    *,
+    session_id: str,
+    message_id: str,
+    status: str,
+    finish_reason: str,
+    chars: int,
+    sha256: str,
+    message_count: int,
+) -> bytes:
+    """Encode the end of a stored reply; `chars` and `sha256` are those of its row."""
+    return _end(
+        message_id,
+        _Done(
+            True,
+            session_id,
+            message_id,
+            status,
+            finish_reason,
+            chars,
+            sha256,
+            message_count,
+        ),
+    )
+
+
+def error_event(
+    *, error: str, code: str, retryable: bool, session_id: str, message_id: str
+) -> bytes:
+    """Encode the end of a reply without text; `error` is a sentence for people."""
+    return _end(message_id, _Error(error, code, retryable, session_id, message_id))
+
+
+def parse_event_id(text: str) -> tuple[str, int | Literal["end"]] | None:
+    """Split an id of our stream into the message's id and the offset, or `END`.
+
+    None for anything that our encoder cannot have written.
+    """
+    match = _EVENT_ID.fullmatch(text)
+    if match is None:
+        return None
+    message_id, offset = match.groups()
+    return message_id, (END if offset == END else int(offset))
+
+
+def _end(message_id: str, body: _Done | _Error) -> bytes:
+    data = _one_line(_encode(body))
+    return b"id: %b:end\ndata: %b\n\n" % (message_id.encode(), data)
+
+
+def _one_line(data: bytes) -> bytes:
+    """Escape what is a line end to Python's `splitlines`, on which clients rely.
+
+    JSON escapes the control characters below U+0020 itself.
+    """
+    return (
+        data.replace(b"\xe2\x80\xa8", b"\\u2028")
+        .replace(b"\xe2\x80\xa9", b"\\u2029")
+        .replace(b"\xc2\x85", b"\\u0085")
+    )
+
+
+class ServerEvent(msgspec.Struct, frozen=True, gc=False):
+    """One dispatched event."""
+
+    data: str
+    event: str = "message"
+    id: str = ""
+
+
+class SseDecoder:
+    """Decodes a stream in pieces that may be cut anywhere, as WHATWG's HTML § 9.2.6.
+
+    Invalid UTF-8 becomes U+FFFD. An event that the stream's end cuts off is never
+    dispatched, so there is nothing to call at the end. `retry_ms` is the last
+    reconnection time that the stream asked for; `last_event_id` is what a client
+    would send when it comes back.
+
+    A line, or the data lines of one event together, may have `max_event_bytes`.
+    """
+
+    __slots__ = (
+        "_after_cr",
+        "_at_start",
+        "_broken",
+        "_data",
+        "_event",
+        "_id",
+        "_max_bytes",
+        "_pending",
+        "_size",
+        "last_event_id",
+        "retry_ms",
+    )
+
+    def __init__(self, *, max_event_bytes: int = 1_048_576) -> None:
+        self._max_bytes = max_event_bytes
+        self._pending = bytearray()  # of the line that has not ended yet
+        self._data: list[bytes] = []
+        self._size = 0
+        self._event = ""
+        self._id = ""
+        self._at_start = True
+        self._after_cr = False
+        self._broken = False
+        self.last_event_id = ""
+        self.retry_ms: int | None = None
+
+    def feed(self, chunk: bytes) -> list[ServerEvent]:
+        """Return the events that this piece completes.
+
+        Raises:
+            SseDecodeError: beyond the limit, as soon as the events before it have
+                been returned, and from then on.
+        """
+        events: list[ServerEvent] = []
+        if not self._broken:
+            if self._after_cr or b"\r" in chunk:
+                chunk = self._with_lf_only(chunk)
+            self._feed_lines(chunk, events)
+        if self._broken and not events:
+            raise SseDecodeError(f"an event has more than {self._max_bytes} bytes")
+        return events
+
+    def _feed_lines(self, chunk: bytes, events: list[ServerEvent]) -> None:
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines:
+            if self._pending:
+                lines[0] = bytes(self._pending) + lines[0]
+                self._pending.clear()
+            if self._at_start:
+                self._at_start = False
+                lines[0] = lines[0].removeprefix(_BOM)
+            self._take_lines(lines, events)
+        if rest:
+            self._pending += rest
+            if len(self._pending) > self._max_bytes:
+                self._break()
+
+    def _take_lines(self, lines: list[bytes], events: list[ServerEvent]) -> None:
+        for line in lines:
+            if not line:
+                if self._data:
+                    events.append(self._dispatch())
+                self.last_event_id = self._id
+                self._event = ""
+            elif self._broken or len(line) > self._max_bytes:
+                self._break()
+                break
+            elif line.startswith(b"data: "):
+                self._add_data(line[6:])
+            else:
+                self._take_field(line)
+
+    def _dispatch(self) -> ServerEvent:
+        data = self._data
+        raw = data[0] if len(data) == 1 else b"\n".join(data)
+        event = ServerEvent(
+            raw.decode("utf-8", "replace"), self._event or "message", self._id
+        )
+        data.clear()
+        self._size = 0
+        return event
+
+    def _add_data(self, value: bytes) -> None:
+        self._size += len(value) + 6
+        if self._size > self._max_bytes:
+            self._break()
+        else:
+            self._data.append(value)
+
+    def _take_field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._add_data(value)
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif name == b"id" and b"\0" not in value:
+            self._id = value.decode("utf-8", "replace")
+        elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+            self.retry_ms = int(value)
+
+    def _with_lf_only(self, chunk: bytes) -> bytes:
+        if self._after_cr and chunk:
+            # The LF of a CRLF that was cut in two; its CR has ended the line already.
+            chunk = chunk.removeprefix(b"\n")
+            self._after_cr = False
+        if chunk.endswith(b"\r"):
+            self._after_cr = True
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _break(self) -> None:
+        self._broken = True
+        self._pending.clear()
+        self._data.clear()
