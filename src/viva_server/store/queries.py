@@ -105,8 +105,8 @@ def _blocks(text: str, source: str) -> Iterator[tuple[str, list[str]]]:
             raise ValueError(f"{source}:{number}: write it as '-- name: some_name'")
         elif name is not None:
             lines.append(line)
-        elif line.strip():
-            raise ValueError(f"{source}:{number}: text before the first '-- name:'")
+        elif line.strip() and not line.startswith("-- "):
+            raise ValueError(f"{source}:{number}: SQL before the first '-- name:'")
     if name is not None:
         yield name, lines
 
