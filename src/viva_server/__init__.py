@@ -1,5 +1,23 @@
 """A chat server for aiohttp that never loses a reply."""
 
 from viva_server._version import __version__
+from viva_server.app import PREFIX, SERVICES, create_app, setup
+from viva_server.config import Config
+from viva_server.errors import AuthError, ConfigError, ResponderError, VivaError
+from viva_server.responders import Conversation, ConversationMessage, EndOfReply
 
-__all__ = ("__version__",)
+__all__ = (
+    "PREFIX",
+    "SERVICES",
+    "AuthError",
+    "Config",
+    "ConfigError",
+    "Conversation",
+    "ConversationMessage",
+    "EndOfReply",
+    "ResponderError",
+    "VivaError",
+    "__version__",
+    "create_app",
+    "setup",
+)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -14,16 +15,19 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import StoreError
+from viva_server.errors import ConfigError, SchemaError, StoreError
 from viva_server.responders import (
+    DEFAULT_SYSTEM_PROMPT,
     OpenAIResponder,
     Responder,
-    default_system_prompt,
     local_responder,
 )
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.whatsapp.inbox import Inbox
+
+if TYPE_CHECKING:
+    from viva_server.store.embedded import EmbeddedPostgres
 
 logger = logging.getLogger(__name__)
 
@@ -39,40 +43,48 @@ class Services:
     def __init__(self, config: Config, respond: Responder | None = None) -> None:
         self.config = config
         self._respond = respond
+        self._embedded = _embedded_postgres(config)
+        # With a database of its own, no other process can use it.
+        is_sole = self._embedded is not None
+        self.database = Database(
+            self._embedded.dsn if self._embedded else config.database_url or ""
+        )
+        self.runtime = Runtime(config, self.database, sole=is_sole)
+        self.chat = ChatService(config, self.runtime)
+        self.sessions = SessionService(self.database, self.chat)
+        self.inbox = Inbox(self.database)
         self._drained: asyncio.Task[None] | None = None
-
-    database: Database
-    runtime: Runtime
-    chat: ChatService
-    sessions: SessionService
-    inbox: Inbox
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Start; on the way out stop, if `drain` was not called before.
+        """Start; on the way out stop, if `drain` was not called before. Once only.
 
         Raises:
-            ConfigError: the database is none that can be used.
+            ConfigError: the database, or the prompt's file, is none that can be used.
             SchemaError: the schema is old or newer, and may not be migrated.
             StoreUnavailableError: the database cannot be reached.
             EmbeddedPostgresError: the embedded one cannot be started.
         """
         async with contextlib.AsyncExitStack() as stack:
             await self._open_database(stack)
-            self.runtime = Runtime(
-                self.config, self.database, sole=self.config.database_url is None
-            )
+            await self._see_to_schema()
             responder = self._respond or await self._own_responder(stack)
-            self.chat = ChatService(self.config, self.runtime, responder)
-            self.sessions = SessionService(self.database, self.chat)
-            self.inbox = Inbox(self.database)
+            stack.push_async_callback(self.inbox.close)
             await self.runtime.start()
             stack.push_async_callback(self.runtime.stop)
-            self.inbox.start()
-            stack.push_async_callback(self.inbox.stop)
+            self.chat.start(responder)
             stack.push_async_callback(self.chat.join)
+            stack.push_async_callback(self.drain)
             yield
-            await self.drain()
+
+    async def migrate_only(self) -> list[str]:
+        """Bring the schema up to this version and close everything again.
+
+        Gives the names of the applied migrations. Raises what `running` raises.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open_database(stack)
+            return await migrate(self.database)
 
     async def drain(self) -> None:
         """End and store all live replies; readers get their last event. Idempotent.
@@ -94,28 +106,21 @@ class Services:
             return False
 
     async def _open_database(self, stack: contextlib.AsyncExitStack) -> None:
-        url = self.config.database_url
-        if url is None:
-            # Not imported where a database is given.
-            from viva_server.store.embedded import EmbeddedPostgres  # noqa: PLC0415
-
-            embedded = EmbeddedPostgres(
-                self.config.data_dir, pg_bin=self.config.pg_bin
-            )
-            await embedded.start()
-            stack.push_async_callback(embedded.stop)
-            url = embedded.dsn
-        self.database = Database(url)
+        if self._embedded is not None:
+            await self._embedded.start()
+            stack.push_async_callback(self._embedded.stop)
         await self.database.open()
         stack.push_async_callback(self.database.close)
         await self.database.check_server()
-        await self._see_to_schema()
 
     async def _see_to_schema(self) -> None:
         if self.config.auto_migrate:
             for name in await migrate(self.database):
                 logger.info("Applied migration %s", name)
-        (await schema_state(self.database)).require_current()
+        state = await schema_state(self.database)
+        if state.word != "current":
+            names = ", ".join(state.names)
+            raise SchemaError(f"the database's schema is {state.word}: {names}")
 
     async def _own_responder(self, stack: contextlib.AsyncExitStack) -> Responder:
         config = self.config
@@ -129,8 +134,8 @@ class Services:
         stack.push_async_callback(session.close)
         return OpenAIResponder(
             session,
-            config.model_url,
-            config.model_name,
+            base_url=config.model_url,
+            model=config.model_name,
             api_key=config.model_api_key,
             system_prompt=_system_prompt(config.system_prompt_file),
             first_token_seconds=config.model_first_token_seconds,
@@ -138,7 +143,20 @@ class Services:
         )
 
 
+def _embedded_postgres(config: Config) -> EmbeddedPostgres | None:
+    if config.database_url is not None:
+        return None
+    # Imported only where it is used: a host with a database of its own never needs it.
+    from viva_server.store.embedded import EmbeddedPostgres  # noqa: PLC0415
+
+    return EmbeddedPostgres(config.data_dir, pg_bin=config.pg_bin)
+
+
 def _system_prompt(file: Path | None) -> str:
-    return default_system_prompt if file is None else file.read_text("utf-8")
-
-
+    if file is None:
+        return DEFAULT_SYSTEM_PROMPT
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        problem = f"VIVA_SYSTEM_PROMPT_FILE {file} cannot be read as UTF-8 text"
+        raise ConfigError([problem]) from None

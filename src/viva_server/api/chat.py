@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 
 from viva_server import sse
 from viva_server.api import wire
+from viva_server.api.edge import Edge
 from viva_server.api.failures import describe_failure
 from viva_server.api.gate import read_json
+from viva_server.api.identity import IdentifyPerson
 from viva_server.api.messages import message_item
 from viva_server.api.problems import Problem
 from viva_server.api.streaming import (
@@ -22,19 +22,24 @@ from viva_server.chat.admission import Question
 from viva_server.chat.service import ChatService, Reading
 from viva_server.chat.text import ReaderCutError, ReaderGoneError
 from viva_server.errors import OverloadedError, ReplyInProgressError
-from viva_server.store.people import Person
-
-Identify = Callable[[web.Request], Awaitable[Person]]
+from viva_server.services import Services
 
 
 class ChatHandlers:
     """The routes by which a person and the assistant talk."""
 
-    def __init__(self, chat: ChatService, identify: Identify) -> None:
-        self._chat = chat
+    def __init__(
+        self, services: Services, identify: IdentifyPerson, edge: Edge
+    ) -> None:
+        self._services = services
         self._identify = identify
+        self._edge = edge
         # Set by the routes, which know the prefix.
         self.resume_route: web.Resource | None = None
+
+    @property
+    def _chat(self) -> ChatService:
+        return self._services.chat
 
     async def ask(self, request: web.Request) -> web.StreamResponse:
         """Answer a message in one piece."""
@@ -125,7 +130,8 @@ class ChatHandlers:
         self, request: web.Request, reading: Reading
     ) -> web.StreamResponse:
         location = self._location(reading.message_id)
-        return await stream_reply(request, self._chat, reading, location=location)
+        headers = {**self._edge.headers(request), "Content-Location": location}
+        return await stream_reply(request, self._chat, reading, headers=headers)
 
     def _location(self, message_id: str) -> str:
         assert self.resume_route is not None, "set with the routes"

@@ -5,18 +5,23 @@ from __future__ import annotations
 from aiohttp import web
 
 from viva_server.api import wire
-from viva_server.api.chat import Identify
 from viva_server.api.gate import read_json
+from viva_server.api.identity import IdentifyPerson
 from viva_server.api.messages import session_page, snapshot_body
 from viva_server.chat.sessions import SessionService
+from viva_server.services import Services
 
 
 class SessionHandlers:
     """The routes by which a person looks at sessions."""
 
-    def __init__(self, sessions: SessionService, identify: Identify) -> None:
-        self._sessions = sessions
+    def __init__(self, services: Services, identify: IdentifyPerson) -> None:
+        self._services = services
         self._identify = identify
+
+    @property
+    def _sessions(self) -> SessionService:
+        return self._services.sessions
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """Show the newest messages of a session."""

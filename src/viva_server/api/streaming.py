@@ -56,9 +56,11 @@ async def stream_reply(
     chat: ChatService,
     reading: Reading,
     *,
-    location: str,
+    headers: dict[str, str],
 ) -> web.StreamResponse:
     """Write a reply's events until it ends or the client leaves.
+
+    `headers` come on top of those of every stream.
 
     The reader is given back in every case: on `asyncio.CancelledError`, which a host
     with `handler_cancellation` and a stopping server raise here; on the failing write
@@ -68,12 +70,12 @@ async def stream_reply(
     """
     response = web.StreamResponse(
         headers={
+            **headers,
             "Content-Type": "text/event-stream; charset=utf-8",
             "Cache-Control": "no-store, no-transform",
             "X-Accel-Buffering": "no",
             "X-Content-Type-Options": "nosniff",
             "Viva-Message-Id": reading.message_id,
-            "Content-Location": location,
         }
     )
     try:

@@ -58,6 +58,8 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._last_commit = 0.0
         self._stuck_since: float | None = None
+        self.commits = 0
+        self.rows = 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="viva journal")
@@ -149,6 +151,8 @@ class Journal:
             for item in items if len(items) > 1 else ():
                 await self._commit([item], store, stored)
             return
+        self.commits += 1
+        self.rows += len(items)
         for reply, row in items:
             stored(reply, row)
 

@@ -40,6 +40,7 @@ class Ownership:
         self._is_registered = False
         self._connected_at = 0.0
         self.connects = 0
+        self.fencings = 0
         self._renew_identity()
 
     def _renew_identity(self) -> None:
@@ -84,6 +85,7 @@ class Ownership:
         if owner != self.id:
             return
         logger.error("This process was declared dead; it gives up its live replies")
+        self.fencings += 1
         self._renew_identity()
         self._give_up()
 

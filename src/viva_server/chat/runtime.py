@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Callable
 
 from viva_server.chat.far import FarReplies
 from viva_server.chat.journal import Journal
 from viva_server.chat.ownership import Ownership
-from viva_server.chat.presence import AWAY_SECONDS, WATCH_SECONDS, Presence
+from viva_server.chat.presence import AWAY_SECONDS, Presence
 from viva_server.chat.recovery import Recovery
 from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
-from viva_server.store.replies import load_owned
+from viva_server.store.replies import FinishReason, load_owned
 
 logger = logging.getLogger(__name__)
 
 _STRAY_SECONDS = 5.0
+_POLL_SECONDS = 0.02
 
 
 class Runtime:
@@ -30,6 +33,8 @@ class Runtime:
     def __init__(self, config: Config, database: Database, *, sole: bool) -> None:
         self.database = database
         self.is_stopping = False
+        self._hurries = False
+        self.ended: Counter[FinishReason] = Counter()
         self._config = config
         self.ownership = Ownership(database, self._give_up)
         self.journal = Journal(
@@ -85,7 +90,7 @@ class Runtime:
         not take until then is closed by another process, as `crashed`.
         """
         self.is_stopping = True
-        await self._wait_for_replies(self._config.drain_seconds)
+        await self._wait_for_replies(self._config.drain_seconds, or_hurry=True)
         for reply in list(self.presence.local.values()):
             reply.end("shutdown")
         await self._wait_for_replies(self._config.shutdown_seconds)
@@ -93,6 +98,10 @@ class Runtime:
             logger.error("%d replies could not be closed", len(self.presence.local))
         await self.far.stop()
         await self._wait_for_readers(self._config.shutdown_seconds)
+
+    def hurry(self) -> None:
+        """Give live replies no more time to finish by themselves."""
+        self._hurries = True
 
     async def stop(self) -> None:
         """End all tasks and leave the list of processes. Call `drain` before."""
@@ -104,6 +113,8 @@ class Runtime:
         await self.ownership.stop()
 
     def _forget(self, reply: LiveReply) -> None:
+        if reply.ending is not None:
+            self.ended[reply.ending.finish_reason] += 1
         self.presence.local.pop(reply.message_id, None)
 
     def _give_up(self) -> None:
@@ -111,21 +122,17 @@ class Runtime:
         for reply in list(self.presence.local.values()):
             reply.drop()
 
-    async def _wait_for_replies(self, seconds: float) -> None:
-        waits = [
-            asyncio.ensure_future(reply.done.wait())
-            for reply in self.presence.local.values()
-        ]
-        if waits:
-            _, pending = await asyncio.wait(waits, timeout=seconds)
-            for wait in pending:
-                wait.cancel()
+    async def _wait_for_replies(
+        self, seconds: float, *, or_hurry: bool = False
+    ) -> None:
+        """Wait until no reply is live, for a limited time."""
+        await _until(
+            lambda: not self.presence.local or (or_hurry and self._hurries), seconds
+        )
 
     async def _wait_for_readers(self, seconds: float) -> None:
         """Let the handlers write their last event and give their readers back."""
-        until = asyncio.get_running_loop().time() + seconds
-        while self.presence.readers and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(WATCH_SECONDS / 4)
+        await _until(lambda: not self.presence.readers, seconds)
 
     async def _collect_strays(self) -> None:
         """End rows of this owner that nobody here generates.
@@ -145,3 +152,9 @@ class Runtime:
                 reply = self.adopt(message_id, strays[message_id])
                 reply.end("upstream_error", "not_started")
             suspects = strays.keys() - self.presence.local.keys()
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    until = asyncio.get_running_loop().time() + seconds
+    while not condition() and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_SECONDS)

@@ -75,12 +75,16 @@ class ChatService:
     reader and nothing else.
     """
 
-    def __init__(self, config: Config, runtime: Runtime, responder: Responder) -> None:
+    def __init__(self, config: Config, runtime: Runtime) -> None:
         self._config = config
         self._runtime = runtime
         self._database = runtime.database
-        self._responder = responder
+        self._responder: Responder | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, responder: Responder) -> None:
+        """Take new messages from now on. The responder stays the caller's."""
+        self._responder = responder
 
     async def ask(self, question: Question, connection: Connection) -> Reading:
         """Store a user's message and start its reply, or find the one it repeats.
@@ -298,6 +302,7 @@ class ChatService:
         self, reply: LiveReply, turn: store.NewTurn, mode: str | None
     ) -> None:
         """Generate a reply; it ends whatever happens here."""
+        assert self._responder is not None, "started before the first message"
         try:
             messages = await self._load_history(turn.session_id, reply.seq)
             conversation = Conversation(

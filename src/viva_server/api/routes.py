@@ -1,0 +1,106 @@
+"""The one table of routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from viva_server.api.chat import ChatHandlers
+from viva_server.api.edge import Edge
+from viva_server.api.identity import IdentifyCaller, as_person
+from viva_server.api.operations import OperationHandlers
+from viva_server.api.problems import Problem
+from viva_server.api.sessions import SessionHandlers
+from viva_server.api.webhook import WebhookDoor
+from viva_server.services import Services
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Router:
+    """Adds resources below a prefix, each behind the edge and with its 405."""
+
+    def __init__(self, app: web.Application, edge: Edge, prefix: str) -> None:
+        self._app = app
+        self._edge = edge
+        self._prefix = prefix
+
+    def add(self, path: str, **handlers: Handler) -> web.Resource:
+        """Add a resource; handlers are named by their methods, in lower case."""
+        resource = self._app.router.add_resource(self._prefix + path)
+        edge = self._edge
+        for method, handler in {**handlers, "options": edge.preflight}.items():
+            resource.add_route(
+                method.upper(), edge.wrap(handler), expect_handler=edge.expect
+            )
+        resource.add_route(hdrs.METH_ANY, edge.wrap(_refuse_method(handlers)))
+        return resource
+
+
+def _refuse_method(handlers: dict[str, Handler]) -> Handler:
+    allowed = ", ".join(sorted({"OPTIONS", *(name.upper() for name in handlers)}))
+
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        raise Problem(
+            405,
+            "method_not_allowed",
+            "This path does not take this method.",
+            headers={"Allow": allowed},
+        )
+
+    return refuse
+
+
+def add_routes(
+    app: web.Application,
+    services: Services,
+    identify: IdentifyCaller,
+    *,
+    prefix: str,
+) -> None:
+    """Add all routes of one viva_server below a prefix."""
+    config = services.config
+    edge = Edge(
+        trusted_proxies=config.trusted_proxies, cors_origins=config.cors_origins
+    )
+    router = Router(app, edge, prefix)
+    person = as_person(identify)
+    _add_chat(router, ChatHandlers(services, person, edge))
+    _add_sessions(router, SessionHandlers(services, person))
+    door = WebhookDoor(config, services.inbox)
+    router.add(
+        "/webhook/evolution{tail:(/.*)?}",
+        post=door.receive,
+        get=door.describe,
+        head=door.describe,
+    )
+    _add_operations(router, OperationHandlers(services, identify))
+
+
+def _add_chat(router: Router, chat: ChatHandlers) -> None:
+    router.add("/viva/chat", post=chat.ask)
+    router.add("/viva/chat/stream", post=chat.stream)
+    chat.resume_route = router.add("/viva/chat/stream/{message_id}", get=chat.resume)
+    router.add("/viva/chat/stream/{message_id}/stop", post=chat.stop)
+
+
+def _add_sessions(router: Router, sessions: SessionHandlers) -> None:
+    router.add("/viva/chat/snapshot", get=sessions.snapshot, head=sessions.snapshot)
+    router.add("/viva/chat/sessions", get=sessions.list, head=sessions.list)
+    router.add("/viva/chat/sessions/{session_id}", delete=sessions.delete)
+    router.add("/viva/chat/session/new", post=sessions.add)
+
+
+def _add_operations(router: Router, operations: OperationHandlers) -> None:
+    router.add("/health", get=operations.health, head=operations.health)
+    router.add("/ready", get=operations.ready, head=operations.ready)
+    router.add("/metrics", get=operations.metrics)
+
+
+def add_root_operations(
+    app: web.Application, services: Services, identify: IdentifyCaller
+) -> None:
+    """Add health, readiness and metrics without the prefix, for a standalone server."""
+    edge = Edge(trusted_proxies=services.config.trusted_proxies)
+    _add_operations(Router(app, edge, ""), OperationHandlers(services, identify))

@@ -1,0 +1,126 @@
+"""The commands of `viva-server`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import click
+
+from viva_server._version import __version__
+from viva_server.config import Config
+from viva_server.errors import ConfigError, VivaError
+from viva_server.services import Services
+from viva_server.standalone import LINK_TOKEN_SECONDS, issue_token, serve
+
+_EXIT_FAILED = 1
+_EXIT_SETTINGS = 2
+
+SETTINGS_HELP = """Settings come from variables that begin with VIVA_; they are listed
+in docs/operations.md. Without VIVA_DATABASE_URL an embedded PostgreSQL runs in
+VIVA_DATA_DIR; without VIVA_MODEL_URL a built-in responder answers."""
+
+
+@click.group(epilog=SETTINGS_HELP, context_settings={"max_content_width": 88})
+@click.version_option(__version__, prog_name="viva-server")
+def cli() -> None:
+    """VIVA: a chat server that never loses a reply."""
+
+
+@cli.command("serve")
+@click.option(
+    "--open-link",
+    is_flag=True,
+    help="Print the web chat's address with a token of 30 days for the user 'dono'. "
+    "Only with the embedded database; it goes to the terminal, never to the log.",
+)
+@click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
+def serve_command(open_link: bool, log_level: str) -> None:
+    """Serve until SIGTERM or Ctrl-C; live replies are stored before it ends.
+
+    Listens on VIVA_HOST and VIVA_PORT (127.0.0.1, 8080).
+    """
+    _log_to_stderr(log_level)
+    config = Config.from_env()
+    if open_link and config.database_url is not None:
+        raise ConfigError(["--open-link is refused with VIVA_DATABASE_URL"])
+
+    def announce(address: str) -> None:
+        if open_link:
+            token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
+            click.echo(f"Abra o chat: {address}/#token={token}")
+
+    _run(serve(config, announce))
+
+
+@cli.command("migrate")
+def migrate_command() -> None:
+    """Bring the database's schema up to this version, then end.
+
+    Several processes may do it at once: one works, the others wait.
+    """
+    applied = asyncio.run(_migrate(Config.from_env()))
+    for name in applied:
+        click.echo(f"applied {name}")
+    if not applied:
+        click.echo("the schema is current")
+
+
+async def _migrate(config: Config) -> list[str]:
+    return await Services(config).migrate_only()
+
+
+@cli.command("token")
+@click.option("--user", required=True, metavar="U", help="The user's id (claim sub).")
+@click.option(
+    "--ttl",
+    default=900,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.IntRange(min=1),
+    help="How long it is good for.",
+)
+@click.option("--scope", metavar="SCOPE", help="'admin' opens the operator's routes.")
+def token_command(user: str, ttl: int, scope: str | None) -> None:
+    """Print a Bearer token."""
+    click.echo(issue_token(Config.from_env(), user, ttl_seconds=ttl, scope=scope))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it is installed."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
+
+
+def _log_to_stderr(level: str) -> None:
+    try:
+        logging.basicConfig(
+            level=level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+    except ValueError:
+        raise click.BadParameter(
+            f"{level} is no level", param_hint="--log-level"
+        ) from None
+
+
+def main() -> None:
+    """Run a command; a problem is one line on stderr, never a traceback."""
+    try:
+        cli(standalone_mode=True)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"viva-server: {problem}", err=True)
+        sys.exit(_EXIT_SETTINGS)
+    except VivaError as error:
+        click.echo(f"viva-server: {error}", err=True)
+        sys.exit(_EXIT_FAILED)

@@ -1,0 +1,123 @@
+"""The server as a program of its own: signals, limits, the way in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+from collections.abc import Callable, Iterator
+
+from aiohttp import web
+
+from viva_server.api.identity import generated_secret, identifier
+from viva_server.api.limits import LimitedRunner, refuse_without_c_parser
+from viva_server.api.routes import add_root_operations
+from viva_server.app import SERVICES, create_app
+from viva_server.auth import JwtAuth
+from viva_server.config import Config
+from viva_server.errors import VivaError
+from viva_server.services import Services
+
+logger = logging.getLogger(__name__)
+
+LINK_TOKEN_SECONDS = 30 * 24 * 3600.0
+_BACKLOG = 1024  # aiohttp's 128 refuses a burst of reconnecting clients
+_LEAST_FILES = 1024
+
+
+class AddressError(VivaError):
+    """The address to listen on cannot be used."""
+
+
+def issue_token(
+    config: Config, user: str, *, ttl_seconds: float, scope: str | None = None
+) -> str:
+    """Sign a token for a user, with the first of the secrets or the generated one."""
+    secrets = config.jwt_secret or (generated_secret(config),)
+    return JwtAuth(secrets).issue(user, ttl_seconds, scope=scope)
+
+
+def standalone_app(config: Config) -> web.Application:
+    """Make the application that `viva-server serve` runs."""
+    app = create_app(config)
+    add_root_operations(app, app[SERVICES], identifier(config, None))
+    return app
+
+
+async def serve(config: Config, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then end and store all live replies.
+
+    `announce` gets the server's address once it listens. A second signal ends the
+    time that live replies have to finish by themselves.
+
+    Raises:
+        AddressError: the address cannot be listened on.
+        VivaError: what `Services.running` raises.
+    """
+    refuse_without_c_parser()
+    raise_file_limit()
+    app = standalone_app(config)
+    # Streams have ended in on_shutdown; aiohttp waits this time twice for what is left.
+    runner = LimitedRunner(app, shutdown_timeout=config.shutdown_seconds / 5)
+    signals = _Signals(app[SERVICES])
+    with signals.handled():
+        try:
+            await runner.setup()
+            announce(await _listen(runner, config))
+            await signals.stop.wait()
+            logger.info("Stopping: live replies are ended and stored")
+            await app[SERVICES].drain()
+        finally:
+            await runner.cleanup()
+    logger.info("Stopped")
+
+
+async def _listen(runner: web.AppRunner, config: Config) -> str:
+    site = web.TCPSite(runner, config.host, config.port, backlog=_BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        address = f"{config.host}:{config.port}"
+        reason = error.strerror or str(error)
+        raise AddressError(f"cannot listen on {address}: {reason}") from error
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    port = runner.addresses[0][1]
+    logger.info("Listening on http://%s:%d", host, port)
+    return f"http://{host}:{port}"
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files: 2000 replies hold 4000 sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if resource.RLIM_INFINITY != hard and hard < _LEAST_FILES:
+        logger.warning("Only %d files may be open: few streams will fit", hard)
+
+
+class _Signals:
+    """What SIGTERM and SIGINT do: stop, and at the second time hurry."""
+
+    def __init__(self, services: Services) -> None:
+        self.stop = asyncio.Event()
+        self._services = services
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle both signals for the time of a with block."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._receive)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _receive(self) -> None:
+        if self.stop.is_set():
+            self._services.runtime.hurry()
+        self.stop.set()
