@@ -81,12 +81,14 @@ def dsn(socket_folder: Path | str) -> str:
 
 
 def socket_folder(data_dir: Path) -> Path:
-    """Return the folder for the socket: `run` in the data folder, if that is short.
+    """Return the folder for the socket: `run` in the data folder, if libpq can take it.
 
-    Else a folder in /tmp, always the same one for the same data folder and user.
+    Its path must be short and without a comma, which separates hosts. Else a folder in
+    /tmp, always the same one for the same data folder and user.
     """
     folder = data_dir / "run"
-    if len(os.fsencode(folder / f".s.PGSQL.{PORT}")) <= _SOCKET_PATH_BYTES:
+    path = os.fsencode(folder / f".s.PGSQL.{PORT}")
+    if len(path) <= _SOCKET_PATH_BYTES and b"," not in path:
         return folder
     key = f"{os.geteuid()}:{data_dir}".encode(errors="surrogateescape")
     name = f"viva-server-{hashlib.sha256(key).hexdigest()[:16]}"

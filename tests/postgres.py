@@ -1,0 +1,105 @@
+"""PostgreSQL for the tests: the server's own launcher, databases from a template."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+from viva_server.store.embedded import EmbeddedPostgres
+from viva_server.store.migrate import load_migrations
+
+TEMPLATE = "viva_template"
+
+
+def run_sql(dsn: str, sql: str) -> list[tuple[Any, ...]]:
+    """Run statements on a connection of their own, return the last one's rows."""
+    with closing(psycopg2.connect(dsn)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def data_folder() -> Iterator[Path]:
+    """Give a folder that PostgreSQL's user can reach: root's tmp_path is closed."""
+    folder = Path(tempfile.mkdtemp(prefix="viva-test-"))
+    if os.geteuid() == 0:
+        folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+class PostgresServer:
+    """A PostgreSQL that a test may crash, with databases that have the schema.
+
+    It belongs to the thread that starts it.
+    """
+
+    def __init__(
+        self, folder: Path, *, pg_bin: Path | None = None, fast_unsafe: bool = True
+    ) -> None:
+        self._server = EmbeddedPostgres(folder, pg_bin=pg_bin, fast_unsafe=fast_unsafe)
+        self._numbers = itertools.count(1)
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process number, None when it does not run."""
+        return self._server.pid
+
+    @property
+    def admin_dsn(self) -> str:
+        """The connection string of the maintenance database."""
+        return self._server.dsn
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def crash(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """End it without a checkpoint (SIGQUIT), or without warning (SIGKILL)."""
+        assert self.pid is not None
+        os.kill(self.pid, number)
+        await self._server.wait()
+
+    def dsn(self, database: str) -> str:
+        """Return the connection string of one of its databases."""
+        return str(make_dsn(self.admin_dsn, dbname=database))
+
+    def add_template(self) -> None:
+        """Make the template from schema.sql, recorded as if it had been migrated."""
+        schema = resources.files("viva_server.sql") / "schema.sql"
+        run_sql(self.admin_dsn, f"CREATE DATABASE {TEMPLATE}")
+        run_sql(self.dsn(TEMPLATE), schema.read_text("utf-8"))
+        for migration in load_migrations():
+            run_sql(self.dsn(TEMPLATE), migration.record)
+
+    @contextmanager
+    def database(self, template: str = TEMPLATE) -> Iterator[str]:
+        """Give the connection string of a fresh database, dropped at the end."""
+        name = f"test_{next(self._numbers)}"
+        run_sql(self.admin_dsn, f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield self.dsn(name)
+        finally:
+            if self.pid is not None:
+                run_sql(self.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
