@@ -1,5 +1,8 @@
 """Responders: what turns a conversation into the text of a reply."""
 
+from viva_server.responders.local import local_responder
+from viva_server.responders.openai import OpenAIResponder
+from viva_server.responders.persona import DEFAULT_SYSTEM_PROMPT
 from viva_server.responders.protocol import (
     Conversation,
     ConversationMessage,
@@ -7,4 +10,12 @@ from viva_server.responders.protocol import (
     Responder,
 )
 
-__all__ = ("Conversation", "ConversationMessage", "EndOfReply", "Responder")
+__all__ = (
+    "DEFAULT_SYSTEM_PROMPT",
+    "Conversation",
+    "ConversationMessage",
+    "EndOfReply",
+    "OpenAIResponder",
+    "Responder",
+    "local_responder",
+)

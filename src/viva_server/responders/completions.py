@@ -58,15 +58,13 @@ class Completion:
         self._has_text = False
         self.finish_reason: str | None = None
 
-    @property
-    def ended(self) -> bool:
-        """Nothing more is worth reading: `[DONE]` was there, or an error."""
+    def has_ended(self) -> bool:
+        """Say whether nothing more is worth reading: after `[DONE]` or an error."""
         return self._done or self._error is not None
 
-    @property
     def is_cut(self) -> bool:
-        """The model has not said that it was ready, nor that it failed."""
-        return not self.ended and self.finish_reason is None
+        """Say whether the model has neither ended the reply nor failed."""
+        return not self.has_ended() and self.finish_reason is None
 
     def feed(self, chunk: bytes) -> str:
         """Return the text in the events that this piece completes."""
@@ -74,7 +72,7 @@ class Completion:
         try:
             for event in self._decoder.feed(chunk):
                 self._take(event.data, texts)
-                if self.ended:
+                if self.has_ended():
                     break
         except SseDecodeError:
             self._fail("the model's event is too large")
@@ -93,7 +91,7 @@ class Completion:
         """
         if self._error is not None:
             raise self._error
-        if self.is_cut:
+        if self.is_cut():
             raise ResponderError("upstream_error", "the model's stream was cut")
         reason = (self.finish_reason or "stop").lower()
         if reason in _FILTERED:

@@ -88,18 +88,20 @@ class Upstream:
     async def first_text(self) -> str:
         """Return the first text; the caller limits the time.
 
+        "" when the stream ended without any; the completion's `close` says why.
+
         Raises:
-            TransientResponderError: the stream was cut before any text.
-            ResponderError: it ended in another way without text.
+            TransientResponderError: the stream was cut.
         """
-        text = await self._read_text()
-        if not text:
-            if self.completion.is_cut:
-                raise TransientResponderError(
-                    "upstream_error", "the model's stream was cut", detail="EOF"
-                )
-            self.completion.close()
-        return text
+        completion = self.completion
+        while not completion.has_ended() and (chunk := await self._content.readany()):
+            if text := completion.feed(chunk):
+                return text
+        if completion.is_cut():
+            raise TransientResponderError(
+                "upstream_error", "the model's stream was cut", detail="EOF"
+            )
+        return ""
 
     async def next_text(self, idle_seconds: float) -> str:
         """Return the text that comes next, all that has arrived; "" at the end.
@@ -107,11 +109,21 @@ class Upstream:
         Raises:
             ResponderError: `upstream_timeout`, `upstream_error`.
         """
+        completion = self.completion
+        if completion.has_ended():
+            return ""
         self._timer.start(idle_seconds)
         try:
-            return await self._read_text()
+            self._notice_finish()
+            while chunk := await self._content.readany():
+                if text := completion.feed(chunk):
+                    return text
+                if completion.has_ended():
+                    break
+                self._notice_finish()
+            return ""
         except (*CONNECTION_ERRORS, aiohttp.ClientError):
-            if self.completion.finish_reason is not None:
+            if completion.finish_reason is not None:
                 return ""  # only the tail is missing
             raise self._broken() from None
         finally:
@@ -126,17 +138,9 @@ class Upstream:
             while await self._content.readany():
                 pass
 
-    async def _read_text(self) -> str:
-        completion = self.completion
-        while not completion.ended:
-            if completion.finish_reason is not None:
-                self._timer.shorten(_TAIL_SECONDS)
-            chunk = await self._content.readany()
-            if not chunk:
-                break
-            if text := completion.feed(chunk):
-                return text
-        return ""
+    def _notice_finish(self) -> None:
+        if self.completion.finish_reason is not None:
+            self._timer.shorten(_TAIL_SECONDS)
 
     def _broken(self) -> ResponderError:
         if self._timer.has_expired:
@@ -166,9 +170,8 @@ class _Timer:
             self._schedule()
 
     def shorten(self, seconds: float) -> None:
-        """Bring the end nearer; without effect while the timer does not run."""
-        if self._deadline != math.inf:
-            self.start(min(seconds, self._deadline - self._loop.time()))
+        """Bring the end nearer, never further away."""
+        self.start(min(seconds, self._deadline - self._loop.time()))
 
     def pause(self) -> None:
         self._deadline = math.inf
