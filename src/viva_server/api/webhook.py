@@ -1,0 +1,231 @@
+"""The webhook of Evolution API: judge, read, store, then answer.
+
+The status codes are chosen by what they make Evolution do: 400 and 401 are final from
+2.3.0 on, 413 and 5xx bring the same body ten times again, a redirect loses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+from viva_server.api.problems import Problem
+from viva_server.config import Config
+from viva_server.errors import StoreError
+from viva_server.whatsapp.delivery import Delivery, make_delivery
+from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
+from viva_server.whatsapp.secrets import Verdict, judge_body, judge_request
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 2**20
+MAX_BYTES_IN_FLIGHT = 256 * 2**20
+
+# Above, decoding would hold the event loop for longer than a token may wait.
+_OFF_LOOP_BYTES = 256 * 2**10
+_MAX_DRAINED_BYTES = 256 * 2**20
+
+
+class _TooLargeError(Exception):
+    """The body is over the limit."""
+
+
+class WebhookDoor:
+    """The handlers of `/webhook/evolution{tail:(/.*)?}`; the inbox stays its caller's.
+
+    Args:
+        config: whose webhook secrets are asked for.
+        inbox: where deliveries are stored.
+        max_body_bytes: above, a delivery is answered 200 and ignored.
+        max_bytes_in_flight: of all bodies that are being read; above, 503.
+        body_seconds: how long a body may take to arrive.
+        answer_seconds: how long an answer waits for the commit; then 503.
+        awaited_seconds: the same for events that hold up Evolution's queue; then 200.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        inbox: Inbox,
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT,
+        body_seconds: float = 30.0,
+        answer_seconds: float = 2.0,
+        awaited_seconds: float = 0.5,
+    ) -> None:
+        self._inbox = inbox
+        self._secrets = config.webhook_secret
+        self._is_open = config.webhook_open
+        self._hidden = (*config.webhook_secret, config.evolution_api_key or "")
+        self._max_body_bytes = max_body_bytes
+        self._max_bytes_in_flight = max_bytes_in_flight
+        self._body_seconds = body_seconds
+        self._answer_seconds = answer_seconds
+        self._awaited_seconds = awaited_seconds
+        self._bytes_in_flight = 0
+
+    async def describe(self, request: web.Request) -> web.Response:  # noqa: ARG002
+        """Answer the GET of a person who opens the webhook's URL."""
+        return web.json_response({"status": "webhook ativo", "service": "evolution"})
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer 200 after the commit of a delivery, before any work on it.
+
+        A handler that is cancelled after the body was read leaves the row to be stored.
+
+        Raises:
+            Problem: 400, 401 or 503.
+            ConnectionError: the client left before its body was complete.
+        """
+        verdict = self._judge(request)
+        _refuse_coding(request)
+        try:
+            with self._flight() as flight:
+                body = await self._read(request, flight)
+                delivery = await self._digest(request, body, verdict)
+        except _TooLargeError:
+            return await self._ignore(request)
+        return await self._store(delivery)
+
+    def _judge(self, request: web.Request) -> Verdict:
+        query = request.rel_url.raw_query_string
+        verdict = judge_request(self._secrets, request.headers, query)
+        if verdict is Verdict.WRONG:
+            raise _unauthorized(closes=True)
+        return verdict
+
+    @contextmanager
+    def _flight(self) -> Iterator[_Flight]:
+        flight = _Flight()
+        try:
+            yield flight
+        finally:
+            self._bytes_in_flight -= flight.size
+
+    async def _read(self, request: web.Request, flight: _Flight) -> bytes | bytearray:
+        """Read the body; `client_max_size`, which answers 413, is the host's."""
+        if (request.content_length or 0) > self._max_body_bytes:
+            raise _TooLargeError
+        if request.content.at_eof():
+            # A middleware of the host may have read it already.
+            return await request.read()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while chunk := await request.content.readany():
+                    self._take_off(flight, len(chunk))
+                    body += chunk
+        except TimeoutError:
+            raise _unavailable("The body came too slowly.", closes=True) from None
+        return body
+
+    def _take_off(self, flight: _Flight, size: int) -> None:
+        if flight.size + size > self._max_body_bytes:
+            raise _TooLargeError
+        if self._bytes_in_flight + size > self._max_bytes_in_flight:
+            raise _unavailable("Too many bodies arrive at once.", closes=True)
+        flight.size += size
+        self._bytes_in_flight += size
+
+    async def _digest(
+        self, request: web.Request, body: bytes | bytearray, verdict: Verdict
+    ) -> Delivery:
+        try:
+            if len(body) <= _OFF_LOOP_BYTES:
+                return self._make_delivery(request, body, verdict)
+            return await asyncio.to_thread(self._make_delivery, request, body, verdict)
+        except Problem:
+            raise
+        except Exception:
+            # Evolution keeps it for 20 minutes more; a 500 would say the same.
+            logger.exception("a webhook's body cannot be read")
+            raise _unavailable("The event cannot be read now.") from None
+
+    def _make_delivery(
+        self, request: web.Request, raw: bytes | bytearray, verdict: Verdict
+    ) -> Delivery:
+        try:
+            body = decode_object(raw)
+        except NotJsonObjectError as error:
+            if verdict is Verdict.NONE:
+                raise _unauthorized() from None
+            detail = f"{str(error).capitalize()}."
+            raise Problem(400, "invalid_json", detail) from None
+        if verdict is Verdict.NONE and not judge_body(self._secrets, body):
+            raise _unauthorized()
+        return make_delivery(
+            request.match_info.get("tail", ""),
+            request.rel_url.raw_query_string,
+            request.headers,
+            body,
+            trusted=bool(self._secrets) or self._is_open,
+            secrets=self._hidden,
+        )
+
+    async def _store(self, delivery: Delivery) -> web.Response:
+        is_awaited = delivery.is_awaited
+        seconds = self._awaited_seconds if is_awaited else self._answer_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                is_new = await self._inbox.add(delivery)
+        except (StoreError, TimeoutError) as error:
+            if not is_awaited:
+                raise _unavailable("The event cannot be stored now.") from error
+            # Evolution's queue stands still for this answer; the inbox keeps the event.
+            is_new = True
+        return web.json_response(
+            {
+                "status": "received",
+                "processed": True,
+                "event": delivery.form["event"],
+                "duplicate": not is_new,
+            }
+        )
+
+    async def _ignore(self, request: web.Request) -> web.Response:
+        """Let the rest pass by, then answer 200: every version stops at that."""
+        logger.warning("a webhook's body is over %d bytes", self._max_body_bytes)
+        left = _MAX_DRAINED_BYTES
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while left > 0 and (chunk := await request.content.readany()):
+                    left -= len(chunk)
+        except TimeoutError:
+            left = 0
+        response = web.json_response(
+            {"status": "received", "processed": False, "ignored": "too large"}
+        )
+        if left <= 0:
+            response.force_close()
+        return response
+
+
+class _Flight:
+    """How many bytes of one body are in memory."""
+
+    size = 0
+
+
+def _refuse_coding(request: web.Request) -> None:
+    # No version compresses; what such a body unpacks to is unknown.
+    codings = request.headers.getall("Content-Encoding", [])
+    if any(coding.strip().lower() not in {"", "identity"} for coding in codings):
+        detail = "A body must not be compressed."
+        raise Problem(400, "content_encoding", detail, closes=True)
+
+
+def _unauthorized(*, closes: bool = False) -> Problem:
+    headers = {"WWW-Authenticate": "Bearer"}
+    detail = "The webhook's secret is missing or wrong."
+    return Problem(401, "wrong_secret", detail, headers=headers, closes=closes)
+
+
+def _unavailable(detail: str, *, closes: bool = False) -> Problem:
+    headers = {"Retry-After": "5"}
+    return Problem(503, "unavailable", detail, headers=headers, closes=closes)

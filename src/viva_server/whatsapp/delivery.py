@@ -1,0 +1,126 @@
+"""One accepted webhook, as the inbox stores it: its normal form, key and safe body."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+from uuid import UUID
+
+import msgspec
+
+from viva_server.whatsapp.event_table import AWAITED
+from viva_server.whatsapp.events import parse_webhook
+from viva_server.whatsapp.finding import plain_tail
+from viva_server.whatsapp.keys import dedupe_key
+from viva_server.whatsapp.normal_form import NormalForm
+from viva_server.whatsapp.redact import hide, redact
+from viva_server.whatsapp.shapes import Object
+
+# Those that tell versions and events apart; none of them carries a credential.
+_KEPT_HEADERS = (
+    "Content-Type",
+    "User-Agent",
+    "X-Event-Type",
+    "X-Instance-ID",
+    "X-Instance-Name",
+    "X-Timestamp",
+)
+_MAX_HEADER = 255
+_MAX_TAIL = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A webhook without secrets, ready to be stored; texts of JSON are encoded."""
+
+    id: str
+    dedupe_key: str
+    form: NormalForm
+    tail: str
+    trusted: bool
+    headers_json: str
+    form_json: str
+    body_json: str = field(repr=False)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether Evolution's queue stands still until this event is answered."""
+        return self.form["event"] in AWAITED
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the delivery holds in memory."""
+        return len(self.body_json) + len(self.form_json) + len(self.headers_json)
+
+    def without_body(self) -> Delivery:
+        """Return the same delivery with a hash in the place of its body."""
+        raw = self.body_json.encode()
+        rest = {"removed": "body", "size": len(raw)}
+        digest = hashlib.sha256(raw).hexdigest()
+        return replace(self, body_json=_json({**rest, "sha256": digest}))
+
+
+def make_delivery(
+    tail: str,
+    query: str,
+    headers: Mapping[str, str],
+    body: Object,
+    *,
+    trusted: bool,
+    secrets: Sequence[str] = (),
+    now: float | None = None,
+) -> Delivery:
+    """Read a body and make it storable; no I/O, but as long as the body is large.
+
+    Args:
+        tail: the path after the webhook's base, decoded.
+        query: undecoded; it is never stored, since the secret may be in it.
+        headers: of the request; those that name versions and events are stored.
+        body: any JSON object.
+        trusted: whether the delivery may be answered.
+        secrets: taken out of all that is stored, wherever they stand.
+        now: epoch seconds; the clock's by default.
+    """
+    moment = time.time() if now is None else now
+    parsed = parse_webhook(tail, query, headers, body, moment)
+    stored = redact(body, parsed["event"], secrets)
+    form = cast("NormalForm", _hidden(parsed, secrets))
+    kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in _KEPT_HEADERS}
+    return Delivery(
+        id=str(new_id()),
+        dedupe_key=dedupe_key(form, stored).hex(),
+        form=form,
+        tail=hide(plain_tail(tail)[:_MAX_TAIL], secrets),
+        trusted=trusted,
+        headers_json=_json(_hidden({n: v for n, v in kept.items() if v}, secrets)),
+        form_json=_json(form),
+        body_json=_json(stored),
+    )
+
+
+def new_id() -> UUID:
+    """Return a UUIDv7: ordered by the millisecond (RFC 9562 § 5.7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    noise = int.from_bytes(os.urandom(10)) & (2**74 - 1)
+    high, low = noise >> 62, noise & (2**62 - 1)
+    return UUID(
+        int=(milliseconds & (2**48 - 1)) << 80 | 7 << 76 | high << 64 | 2 << 62 | low
+    )
+
+
+def _hidden(value: object, secrets: Sequence[str]) -> object:
+    if isinstance(value, str):
+        return hide(value, secrets)
+    if isinstance(value, list):
+        return [_hidden(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {name: _hidden(item, secrets) for name, item in value.items()}
+    return value
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

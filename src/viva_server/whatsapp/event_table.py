@@ -1,0 +1,136 @@
+"""Evolution's events: names, paths and how their data is read.
+
+A path cannot be turned back into a name by a replacement: `group-participants-update`
+is `group-participants.update`, `typebot-change-status` is `typebot.change-status`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Event(NamedTuple):
+    """One event: its name in a list of events, in a body and in a path.
+
+    `kind` says how its data is read.
+    """
+
+    config: str
+    name: str
+    path: str
+    kind: str
+
+
+_KINDS = {
+    "application.startup": "system",
+    "instance.create": "system",
+    "instance.delete": "system",
+    "qrcode.updated": "system",
+    "connection.update": "connection",
+    "status.instance": "system",
+    "messages.set": "history",
+    "messages.upsert": "message",
+    "messages.edited": "protocol",
+    "messages.update": "status",
+    "messages.delete": "delete",
+    "send.message": "message",
+    "send.message.update": "protocol",
+    "contacts.set": "contacts",
+    "contacts.upsert": "contacts",
+    "contacts.update": "contacts",
+    "presence.update": "presence",
+    "chats.set": "chats",
+    "chats.update": "chats",
+    "chats.upsert": "chats",
+    "chats.delete": "chats",
+    "groups.upsert": "groups",
+    "groups.update": "groups",
+    "group-participants.update": "groups",
+    "call": "call",
+    "typebot.start": "system",
+    "typebot.change-status": "system",
+    "chama-ai.action": "system",
+    "labels.edit": "labels",
+    "labels.association": "labels",
+    "creds.update": "system",
+    "messaging-history.set": "history_done",
+    "remove.instance": "system",
+    "logout.instance": "system",
+}
+
+GO_KINDS = {
+    name: kind
+    for kind, names in {
+        "message": (
+            "Message",
+            "SendMessage",
+        ),
+        "status": ("Receipt",),
+        "presence": (
+            "Presence",
+            "ChatPresence",
+        ),
+        "chats": ("Archive",),
+        "history": ("HistorySync",),
+        "call": (
+            "CallOffer",
+            "CallAccept",
+            "CallTerminate",
+            "CallOfferNotice",
+            "CallRelayLatency",
+        ),
+        "connection": (
+            "Connected",
+            "LoggedOut",
+            "Disconnected",
+            "ConnectFailure",
+            "TemporaryBan",
+            "PairSuccess",
+        ),
+        "labels": (
+            "LabelEdit",
+            "LabelAssociationChat",
+            "LabelAssociationMessage",
+        ),
+        "contacts": (
+            "Contact",
+            "PushName",
+        ),
+        "groups": (
+            "GroupInfo",
+            "JoinedGroup",
+        ),
+        "system": (
+            "OfflineSyncCompleted",
+            "NewsletterJoin",
+            "NewsletterLeave",
+            "QRCode",
+            "QRTimeout",
+            "QRSuccess",
+        ),
+    }.items()
+    for name in names
+}
+"""evolution-go's CamelCase events; it has no paths of its own."""
+
+OTHER_KINDS = {"new.jwt": "system", "error": "system"}
+"""Outside Evolution's enum: 1.x' token hand-out and the hook for errors."""
+
+AWAITED = frozenset({"messages.edited", "remove.instance", "logout.instance"})
+"""Evolution's queue stands still until these are answered."""
+
+
+def _event(name: str, kind: str) -> Event:
+    # The rule of sendDataWebhook (1.x to 2.1.0) and webhook.controller.ts (2.1.1+).
+    config = name.replace(".", "_").replace("-", "_").upper()
+    return Event(config, name, config.replace("_", "-").lower(), kind)
+
+
+EVENTS = tuple(_event(name, kind) for name, kind in _KINDS.items())
+
+_BY_PATH = {event.path: event for event in EVENTS}
+
+
+def find_in_table(word: str) -> Event | None:
+    """Return the event of a path segment, a dotted name or a configuration name."""
+    return _BY_PATH.get(word.lower().replace("_", "-").replace(".", "-"))

@@ -1,0 +1,275 @@
+"""The inbox: webhooks become rows before they are acknowledged, many per commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from viva_server.errors import (
+    StoreError,
+    StoreUnavailableError,
+    TransientStoreError,
+)
+from viva_server.whatsapp.delivery import Delivery
+
+logger = logging.getLogger(__name__)
+
+_TRANSIENT_ATTEMPTS = 3
+
+
+class Statements(Protocol):
+    """What the inbox needs of `viva_server.store.db.Database`."""
+
+    async def fetch(self, query: str, /, **parameters: Any) -> Sequence[Any]:
+        """Run a query of sql/queries by its name."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A delivery on its way to the table, and who waits for it."""
+
+    delivery: Delivery
+    stored: asyncio.Future[bool]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Inbox:
+    """Stores deliveries by group commit: one statement takes all that is queued.
+
+    A lone delivery goes at once; while a commit runs, the next batch gathers. The
+    inbox owns one task; the database stays its caller's.
+    """
+
+    def __init__(
+        self,
+        database: Statements,
+        *,
+        max_queued: int = 2000,
+        max_queued_bytes: int = 256 * 2**20,
+        batch_rows: int = 200,
+        batch_bytes: int = 4 * 2**20,
+        max_kept: int = 1000,
+        max_kept_bytes: int = 32 * 2**20,
+        retry_seconds: float = 1.0,
+    ) -> None:
+        self._database = database
+        self._max_queued = max_queued
+        self._max_queued_bytes = max_queued_bytes
+        self._batch_rows = batch_rows
+        self._batch_bytes = batch_bytes
+        self._max_kept = max_kept
+        self._max_kept_bytes = max_kept_bytes
+        self._retry_seconds = retry_seconds
+        self._queue: deque[_Entry] = deque()
+        self._queued_bytes = 0
+        self._kept: deque[_Entry] = deque()
+        self._kept_bytes = 0
+        self._arrived = asyncio.Event()
+        self._flusher: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries are in memory only."""
+        return len(self._queue) + len(self._kept)
+
+    async def add(self, delivery: Delivery) -> bool:
+        """Store a delivery and return whether it is new, after the commit.
+
+        A caller that is cancelled or times out cancels its waiting only: the row is
+        stored all the same.
+
+        Raises:
+            StoreUnavailableError: it is not stored as far as one knows; deliver it
+                again. An event that Evolution waits for is kept and stored later.
+            StoreError: the database refuses it for good.
+        """
+        entry = _Entry(delivery, asyncio.get_running_loop().create_future())
+        if self._is_closed or not self._has_room(delivery):
+            if delivery.is_awaited and not self._is_closed:
+                self._keep(entry)
+            raise StoreUnavailableError("the inbox takes no more deliveries")
+        self._queue.append(entry)
+        self._queued_bytes += delivery.size
+        self._arrived.set()
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._run(), name="inbox flusher")
+        return await entry.stored
+
+    async def close(self, within_seconds: float = 2.0) -> None:
+        """Take nothing more, store what is queued if the time is enough, then stop.
+
+        Idempotent. A delivery that is still not stored raises StoreUnavailableError at
+        its caller.
+        """
+        self._is_closed = True
+        self._arrived.set()
+        flusher, self._flusher = self._flusher, None
+        if flusher is not None:
+            await asyncio.wait({flusher}, timeout=within_seconds)
+            flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await flusher
+        for entry in self._queue:
+            _fail(entry, StoreUnavailableError("the server stops"))
+        if self._kept:
+            logger.error("%d kept webhook events are lost", len(self._kept))
+        self._queue.clear()
+        self._kept.clear()
+
+    def _has_room(self, delivery: Delivery) -> bool:
+        return (
+            len(self._queue) < self._max_queued
+            and self._queued_bytes + delivery.size <= self._max_queued_bytes
+        )
+
+    async def _run(self) -> None:
+        while not self._is_closed or self._queue:
+            await self._wait_for_work()
+            await self._store_all(self._take())
+        await self._store_all(self._take())
+
+    async def _store_all(self, batch: list[_Entry]) -> None:
+        """Store a batch; afterwards, or at a cancellation, nobody waits for it."""
+        try:
+            if batch:
+                await self._store(batch)
+        finally:
+            for entry in batch:
+                _fail(entry, StoreUnavailableError("the server stops"))
+
+    async def _wait_for_work(self) -> None:
+        """Wait for a delivery, where some are kept for `retry_seconds` at most."""
+        if not self._queue and not self._is_closed:
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._retry_seconds if self._kept else None):
+                    await self._arrived.wait()
+
+    def _take(self) -> list[_Entry]:
+        """Take kept deliveries first, then queued ones, up to one batch."""
+        batch: list[_Entry] = []
+        size = 0
+        for queue in (self._kept, self._queue):
+            while queue and len(batch) < self._batch_rows:
+                size += queue[0].delivery.size
+                if batch and size > self._batch_bytes:
+                    return batch
+                batch.append(self._pop(queue))
+        return batch
+
+    def _pop(self, queue: deque[_Entry]) -> _Entry:
+        entry = queue.popleft()
+        if queue is self._kept:
+            self._kept_bytes -= entry.delivery.size
+        else:
+            self._queued_bytes -= entry.delivery.size
+        return entry
+
+    async def _store(self, batch: list[_Entry]) -> None:
+        """Store a batch; a bad row fails it, then each goes alone."""
+        try:
+            await self._insert(batch)
+        except (StoreUnavailableError, TransientStoreError) as error:
+            self._give_back(batch, error)
+        except StoreError as error:
+            if len(batch) > 1:
+                for entry in batch:
+                    await self._store([entry])
+            else:
+                await self._store_refused(batch[0], error)
+        except Exception as error:
+            logger.exception("the inbox cannot store a batch of %d", len(batch))
+            for entry in batch:
+                _fail(entry, StoreError(str(error)))
+
+    async def _store_refused(self, entry: _Entry, error: StoreError) -> None:
+        """Store without its body what the database refuses: the event is not lost."""
+        logger.error("the body of a webhook is refused, stored without it: %s", error)
+        entry.delivery = entry.delivery.without_body()
+        try:
+            await self._insert([entry])
+        except StoreUnavailableError as failure:
+            self._give_back([entry], failure)
+        except StoreError as failure:
+            _fail(entry, failure)
+
+    def _give_back(self, batch: list[_Entry], error: StoreError) -> None:
+        """Send the deliveries back to Evolution, but for those that it waits for."""
+        for entry in batch:
+            _fail(entry, StoreUnavailableError(str(error), outcome_unknown=True))
+            if entry.delivery.is_awaited:
+                self._keep(entry)
+
+    def _keep(self, entry: _Entry) -> None:
+        size = entry.delivery.size
+        room = self._max_kept_bytes - self._kept_bytes
+        if len(self._kept) >= self._max_kept or size > room:
+            event = entry.delivery.form["event"]
+            logger.error("an event %s is lost: too many wait for the database", event)
+            return
+        self._kept.append(entry)
+        self._kept_bytes += size
+
+    async def _insert(self, batch: list[_Entry]) -> None:
+        """Store the first of each key, count the others, tell all who wait."""
+        firsts: dict[str, _Entry] = {}
+        counts: dict[str, int] = {}
+        for entry in batch:
+            key = entry.delivery.dedupe_key
+            firsts.setdefault(key, entry)
+            counts[key] = counts.get(key, 0) + 1
+        rows = await self._fetch(list(firsts.values()), list(counts.values()))
+        stored = {row.dedupe_key: row.id for row in rows}
+        for entry in batch:
+            delivery = entry.delivery
+            is_first = firsts[delivery.dedupe_key] is entry
+            is_new = is_first and stored.get(delivery.dedupe_key) == delivery.id
+            if not entry.stored.done():
+                entry.stored.set_result(is_new)
+
+    async def _fetch(self, entries: list[_Entry], counts: list[int]) -> Sequence[Any]:
+        parameters = _parameters(entries, counts)
+        for attempt in range(1, _TRANSIENT_ATTEMPTS):
+            with contextlib.suppress(TransientStoreError):
+                return await self._database.fetch("add_webhooks", **parameters)
+            await asyncio.sleep(0.01 * attempt)
+        return await self._database.fetch("add_webhooks", **parameters)
+
+
+def _parameters(entries: list[_Entry], counts: list[int]) -> dict[str, list[Any]]:
+    now = time.monotonic()
+    deliveries = [entry.delivery for entry in entries]
+    forms = [delivery.form for delivery in deliveries]
+    return {
+        "ids": [delivery.id for delivery in deliveries],
+        "dedupe_keys": [delivery.dedupe_key for delivery in deliveries],
+        "instances": [form.get("instance", "") for form in forms],
+        "events": [form["event"] for form in forms],
+        "are_known": [not form.get("unknown_event", False) for form in forms],
+        "kinds": [form["kind"] for form in forms],
+        "answers": [form["answer"] for form in forms],
+        "are_trusted": [delivery.trusted for delivery in deliveries],
+        "chats": [form.get("chat") for form in forms],
+        "message_ids": [form.get("message_id") for form in forms],
+        "tails": [delivery.tail for delivery in deliveries],
+        "headers": [delivery.headers_json for delivery in deliveries],
+        "forms": [delivery.form_json for delivery in deliveries],
+        "bodies": [delivery.body_json for delivery in deliveries],
+        # Ages, not times: the clock of the database is the only one that counts.
+        "waited": [now - entry.since for entry in entries],
+        "deliveries": counts,
+    }
+
+
+def _fail(entry: _Entry, error: StoreError) -> None:
+    if not entry.stored.done():
+        entry.stored.set_exception(error)
+        # A caller that went away never reads it; that is no fault.
+        entry.stored.exception()

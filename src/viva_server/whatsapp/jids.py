@@ -1,0 +1,130 @@
+"""WhatsApp's addresses: who wrote, and where a reply goes, in all LID layouts.
+
+`addressingMode` is wrong in 2.3.3, 2.3.4 and 2.3.7, so only the suffix counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from viva_server.whatsapp.json_body import clean_text
+from viva_server.whatsapp.normal_form import NormalForm
+from viva_server.whatsapp.shapes import Object, as_flag
+
+PHONE = "@s.whatsapp.net"
+LID = "@lid"
+GROUP = "@g.us"
+STORY = "status@broadcast"
+
+_BARE = re.compile(r"\+?(\d[\d-]{4,40})")
+_PERSON = re.compile(rf"\d{{5,20}}(?:{re.escape(PHONE)}|{LID})")
+
+
+def clean_jid(value: object) -> str | None:
+    """Return a jid without device; None when the value is none.
+
+    2.4 cuts from the colon on, so a device jid may come without its domain.
+    """
+    if not isinstance(value, str):
+        return None
+    user, at, domain = clean_text(value.strip()[:255]).partition("@")
+    if not at:
+        return _bare_jid(user)
+    if domain in {"s.whatsapp.net", "lid", "c.us"}:
+        user = re.split(r"[:._]", user, maxsplit=1)[0].removeprefix("+")
+        domain = "s.whatsapp.net" if domain == "c.us" else domain
+    return f"{user}@{domain}" if user else None
+
+
+def _bare_jid(user: str) -> str | None:
+    digits = _BARE.fullmatch(user.partition(":")[0])
+    if not digits:
+        return None
+    # The rule of Evolution's createJid: 18 digits or more, or a dash, is a group.
+    is_group = "-" in digits[1] or len(digits[1]) >= 18
+    return digits[1] + (GROUP if is_group else PHONE)
+
+
+def phone_of(jid: str | None) -> str | None:
+    """Return the digits of a phone jid."""
+    return jid.removesuffix(PHONE) if jid and jid.endswith(PHONE) else None
+
+
+def is_person(jid: str | None) -> bool:
+    """Return whether the jid is a person's; 0@s.whatsapp.net is WhatsApp itself."""
+    return bool(jid and _PERSON.fullmatch(jid))
+
+
+def _jids(source: Object, *names: str) -> list[str]:
+    found = (clean_jid(source.get(name)) for name in names)
+    return [jid for jid in found if jid is not None]
+
+
+def _first(jids: Iterable[str], suffix: str) -> str | None:
+    return next((jid for jid in jids if jid.endswith(suffix)), None)
+
+
+def _is_shared(chat: str) -> bool:
+    """Return whether a chat has other authors than its own jid."""
+    return chat.endswith((GROUP, "@broadcast", "@newsletter"))
+
+
+def put_people(form: NormalForm, key: Object, own: str | None) -> None:
+    """Put chat, group, from_me, sender, phone and lid of a message key.
+
+    `own` is the jid of the instance's number, the author of own messages.
+    """
+    put_place(form, key)
+    if own and form.get("chat") == own:
+        form["self_chat"] = True
+    if form["from_me"]:
+        put_author(form, [own] if own else [])
+    else:
+        put_author(form, _people(key, clean_jid(key.get("remoteJid")), from_me=False))
+
+
+def put_place(form: NormalForm, key: Object) -> None:
+    """Put chat, group and from_me of a message key."""
+    from_me = as_flag(key.get("fromMe"))
+    remote = clean_jid(key.get("remoteJid"))
+    form["from_me"] = from_me
+    if remote and _is_shared(remote):
+        put_chat(form, remote)
+    else:
+        people = _people(key, remote, from_me=from_me)
+        put_chat(form, _first(people, PHONE) or _first(people, LID) or remote)
+
+
+def put_chat(form: NormalForm, chat: str | None) -> None:
+    """Put the chat and what its jid tells."""
+    form["group"] = bool(chat and chat.endswith(GROUP))
+    if chat:
+        form["chat"] = chat
+    if chat == STORY:
+        form["status"] = True
+
+
+def _people(key: Object, remote: str | None, *, from_me: bool) -> list[str]:
+    if remote and _is_shared(remote):
+        return _jids(
+            key, "participant", "participantAlt", "participantPn", "senderPn",
+            "participantLid", "senderLid",
+        )  # fmt: skip
+    names = ["remoteJid", "remoteJidAlt", "previousRemoteJid"]
+    if not from_me:
+        # For an own message these name the author, not the chat.
+        names += ["senderPn", "senderLid", "participant", "participantAlt"]
+    return _jids(key, *names)
+
+
+def put_author(form: NormalForm, jids: list[str]) -> None:
+    """Put the author; the jids are forms of one person's address."""
+    phone_jid, lid = _first(jids, PHONE), _first(jids, LID)
+    sender = phone_jid or lid or next(iter(jids), None)
+    if sender:
+        form["sender"] = sender
+    if phone := phone_of(phone_jid):
+        form["phone"] = phone
+        if lid:
+            form["lid"] = lid
