@@ -114,3 +114,40 @@ CREATE TABLE viva.idempotency_keys (
 );
 
 CREATE INDEX idempotency_keys_message_idx ON viva.idempotency_keys (message_id);
+
+-- Webhook deliveries, one row per event however often it came. Work on it comes later.
+CREATE TABLE viva.inbox (
+    id uuid NOT NULL CONSTRAINT inbox_pkey PRIMARY KEY,
+    -- SHA-256 of what tells one event from another (viva_server.whatsapp.keys).
+    dedupe_key bytea NOT NULL
+        CONSTRAINT inbox_dedupe_key UNIQUE
+        CONSTRAINT inbox_dedupe_key_check CHECK (octet_length(dedupe_key) = 32),
+    instance text NOT NULL,
+    event text NOT NULL,
+    -- false: the table of events does not have it.
+    is_known boolean NOT NULL,
+    kind text NOT NULL,
+    -- What the normal form said under default settings when it came.
+    answer boolean NOT NULL,
+    -- The secret was right (or the door is open on purpose): it may be answered.
+    trusted boolean NOT NULL,
+    chat text,
+    message_id text,
+    tail text NOT NULL,
+    headers jsonb NOT NULL,
+    -- The normal form, and the body without secrets and media.
+    form jsonb NOT NULL,
+    body jsonb NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    deliveries integer NOT NULL DEFAULT 1
+        CONSTRAINT inbox_deliveries_check CHECK (deliveries >= 1),
+    -- Times of the later deliveries, the first 32 of them.
+    redelivered_at timestamptz[] NOT NULL DEFAULT '{}'
+);
+
+-- A person's chat: its turns, its export and its erasure.
+CREATE INDEX inbox_chat_idx ON viva.inbox (instance, chat, received_at) WHERE chat IS NOT NULL;
+-- The trace of one message.
+CREATE INDEX inbox_message_idx ON viva.inbox (message_id) WHERE message_id IS NOT NULL;
+-- Retention.
+CREATE INDEX inbox_received_at_idx ON viva.inbox (received_at);
