@@ -94,7 +94,7 @@ def raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if resource.RLIM_INFINITY != hard and hard < _LEAST_FILES:
+    if hard != resource.RLIM_INFINITY and hard < _LEAST_FILES:
         logger.warning("Only %d files may be open: few streams will fit", hard)
 
 
