@@ -14,7 +14,7 @@ from viva_server.store.link import Link, connect
 from viva_server.store.pool import Pool
 from viva_server.store.rows import Result, Row
 from viva_server.store.server import ServerFacts
-from viva_server.store.statements import Connection, Statements
+from viva_server.store.statements import ENDING_SECONDS, Connection, Statements
 from viva_server.store.tasks import Tasks
 from viva_server.store.transaction import Transaction
 
@@ -74,7 +74,7 @@ class Database(Statements):
         A statement that still runs after `within_seconds` fails, its outcome unknown.
         """
         await self._pool.close(within_seconds)
-        await self._tasks.cancel_all()
+        await self._tasks.end_all(ENDING_SECONDS)
 
     async def check_server(self) -> ServerFacts:
         """Return what the server says of itself.

@@ -16,6 +16,9 @@ from viva_server.store.queries import find_query
 from viva_server.store.rows import Result, Row
 from viva_server.store.tasks import Tasks
 
+# A statement whose connection was closed needs no more than a turn of the event loop.
+ENDING_SECONDS = 0.2
+
 
 class Statements(ABC):
     """The ways to run a statement, whatever connection it runs on.
@@ -100,7 +103,7 @@ class Connection(Statements):
     async def close(self) -> None:
         """Close it at once; what runs on it fails, its outcome unknown."""
         self._link.close()
-        await self._tasks.cancel_all()
+        await self._tasks.end_all(ENDING_SECONDS)
 
     async def _run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
         async with self._turn:

@@ -30,7 +30,7 @@ class Tasks:
         """Wait for a task of its own; cancelling the caller leaves it running.
 
         Raises:
-            StoreUnavailableError: `cancel_all` ended the task.
+            StoreUnavailableError: `end_all` cancelled the task.
         """
         task = self.start(work)
         try:
@@ -43,12 +43,14 @@ class Tasks:
             task.add_done_callback(_log_failure)
             raise
 
-    async def cancel_all(self) -> None:
-        """Cancel what is running and wait until it has ended."""
-        tasks = list(self._running)
-        for task in tasks:
+    async def end_all(self, within_seconds: float) -> None:
+        """Wait for what is running, cancel what takes longer, wait for its end."""
+        if not (tasks := list(self._running)):
+            return
+        _, late = await asyncio.wait(tasks, timeout=within_seconds)
+        for task in late:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:
