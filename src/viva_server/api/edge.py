@@ -1,0 +1,227 @@
+"""What every route of ours has around it, also inside a host's application."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
+
+from aiohttp import web
+
+from viva_server.api.client import client_address
+from viva_server.api.problems import (
+    Problem,
+    problem_response,
+    to_problem,
+    unexpected,
+)
+from viva_server.config import Network
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = web.RequestKey("viva_request_id", str)
+CLIENT_GONE_STATUS = 499
+"""nginx's status in an access log for a client that left before its answer."""
+
+access_logger = logging.getLogger("viva_server.access")
+error_logger = logging.getLogger("viva_server.api")
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_EXPOSED = "Content-Location, Retry-After, Viva-Message-Id, X-Request-Id"
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
+    ),
+    "Access-Control-Max-Age": "600",
+}
+
+
+class Edge:
+    """Wraps handlers: request id, problems, access log, CORS, safe headers.
+
+    A host's application gets no middleware and no signal from it.
+    """
+
+    def __init__(
+        self,
+        *,
+        trusted_proxies: Sequence[Network] = (),
+        cors_origins: Sequence[str] = (),
+    ) -> None:
+        self._trusted = tuple(trusted_proxies)
+        self._origins = frozenset(cors_origins)
+
+    def wrap(self, handler: Handler) -> Handler:
+        """Return `handler` with the edge around it.
+
+        A cancellation and a client that left pass through, logged. An exception
+        after a response has begun cuts the connection: no second response follows.
+        """
+
+        @functools.wraps(handler)
+        async def wrapped(request: web.Request) -> web.StreamResponse:
+            return await self._handle(request, handler)
+
+        return wrapped
+
+    def middleware(self) -> Callable[..., Awaitable[web.StreamResponse]]:
+        """Return the same as a middleware, for an application that is all ours.
+
+        It turns what the router itself answers (404, 405) into problems.
+        """
+
+        @web.middleware
+        async def problem_middleware(
+            request: web.Request, handler: Handler
+        ) -> web.StreamResponse:
+            return await self._handle(request, handler)
+
+        return problem_middleware
+
+    def headers(self, request: web.Request) -> dict[str, str]:
+        """Return what goes on every response; a stream's handler adds them itself."""
+        common = {
+            "X-Request-Id": request_id(request),
+            "X-Content-Type-Options": "nosniff",
+        }
+        if not self._origins:
+            return common
+        common["Vary"] = "Origin"
+        if (origin := request.headers.get("Origin", "")) in self._origins:
+            common["Access-Control-Allow-Origin"] = origin
+            common["Access-Control-Expose-Headers"] = _EXPOSED
+        return common
+
+    async def preflight(self, request: web.Request) -> web.Response:
+        """Answer OPTIONS; without an allowed Origin nothing is allowed."""
+        allowed = request.headers.get("Origin", "") in self._origins
+        return web.Response(status=204, headers=_PREFLIGHT if allowed else None)
+
+    async def expect(self, request: web.Request) -> web.StreamResponse | None:
+        """Handle the header Expect of a route (`expect_handler`): 100, or a 417."""
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # The interim response is none: the real one has not begun.
+            request.writer.output_size = 0
+            return None
+        problem = Problem(417, "expectation_failed", "Only 100-continue is understood.")
+        return await self.wrap(_raises(problem))(request)
+
+    async def _handle(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        if REQUEST_ID in request:  # the middleware is around it already
+            return await handler(request)
+        request[REQUEST_ID] = _request_id(request)
+        started = perf_counter()
+        status = CLIENT_GONE_STATUS
+        try:
+            response = await self._answer(request, handler)
+            status = response.status
+        except web.HTTPException as redirect:
+            status = redirect.status
+            raise
+        finally:
+            self._log(request, status, perf_counter() - started)
+        return response
+
+    async def _answer(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except Exception as error:
+            if isinstance(error, ConnectionError) and _is_gone(request):
+                # aiohttp would log a traceback at ERROR for each client that leaves.
+                return _cut(request)
+            if (problem := _problem_of(error, request)) is None:
+                raise
+            if _has_begun(request):
+                return _cut(request)
+            response = problem_response(problem, request_id(request))
+        if not response.prepared:
+            self._dress(request, response)
+        return response
+
+    def _dress(self, request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in self.headers(request).items():
+            response.headers.setdefault(name, value)
+
+    def _log(self, request: web.Request, status: int, seconds: float) -> None:
+        access_logger.info(
+            "%s %s %d %.1fms %dB id=%s from=%s",
+            request.method if request.method in _METHODS else "OTHER",
+            _route(request),
+            status,
+            seconds * 1000,
+            request.writer.output_size,
+            request_id(request),
+            client_address(request, self._trusted),
+        )
+
+
+def request_id(request: web.Request) -> str:
+    """Return the request's id: the client's own if it is safe to repeat, else ours."""
+    return request[REQUEST_ID]
+
+
+def _request_id(request: web.BaseRequest) -> str:
+    given = request.headers.get("X-Request-Id", "")
+    return given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _route(request: web.Request) -> str:
+    # The template, not the path: a path can hold anything, and names persons' rows.
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "-"
+
+
+def _problem_of(error: Exception, request: web.Request) -> Problem | None:
+    """Return the problem to answer with; None for a host's redirect."""
+    if (problem := to_problem(error)) is not None:
+        return problem
+    if isinstance(error, web.HTTPException):
+        return None
+    error_logger.error(
+        "unexpected error at %s, id=%s",
+        _route(request),
+        request_id(request),
+        exc_info=error,
+    )
+    return unexpected()
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _has_begun(request: web.Request) -> bool:
+    # `prepare` sets the length or chunking; the headers wait for the first write.
+    writer = request.writer
+    return bool(
+        writer.output_size
+        or writer.length is not None
+        or getattr(writer, "chunked", False)
+    )
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """Drop the connection without a clean end of the response.
+
+    What is returned is never sent: aiohttp finds the transport closing.
+    """
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=CLIENT_GONE_STATUS)
+
+
+def _raises(problem: Problem) -> Handler:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        raise problem
+
+    return handler

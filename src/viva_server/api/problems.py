@@ -1,0 +1,167 @@
+"""Errors as RFC 9457 problems: the one place that maps exceptions to answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
+
+from viva_server.api.wire import WireError
+from viva_server.auth import ScopeError
+from viva_server.errors import (
+    AuthError,
+    ResponderError,
+    StoreUnavailableError,
+    TransientStoreError,
+    VivaError,
+)
+
+TYPE_PREFIX = "urn:viva:problem:"
+RETRY_AFTER_SECONDS = 2
+
+_RETRYABLE = frozenset({408, 429, 502, 503, 504})
+_KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+    417: "expectation_failed",
+    500: "internal_error",
+    503: "unavailable",
+}
+
+
+class Problem(VivaError):  # noqa: N818 - RFC 9457's word
+    """An answer of status 400 or above.
+
+    `code` is the word for programs; `detail` and `errors` (pairs of pointer and
+    message) are shown to the client. `extra` are further members. `retryable` says
+    whether the same request may succeed later; by default the status says it.
+    `closes` ends the connection, for a request whose body was not read to its end.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[tuple[str, str]] = (),
+        retryable: bool | None = None,
+        closes: bool = False,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail or code)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.errors = tuple(errors)
+        self.retryable = status in _RETRYABLE if retryable is None else retryable
+        self.closes = closes
+        self.extra = extra
+
+
+def to_problem(error: BaseException) -> Problem | None:
+    """Return the problem that `error` is; None if nobody expected it."""
+    match error:
+        case Problem():
+            return error
+        case WireError():
+            return Problem(error.status, error.code, error.detail, errors=error.errors)
+        case AuthError():
+            return _auth_problem(error)
+        case StoreUnavailableError() | TransientStoreError():
+            return unavailable()
+        case ResponderError():
+            detail = "The model gave no reply."
+            return Problem(502, error.code, detail, retryable=error.retryable)
+        case RequestPayloadError():
+            return Problem(400, "bad_body", "The body broke off.", closes=True)
+        case web.HTTPException():
+            return _http_problem(error)
+    return None
+
+
+def unavailable(detail: str = "The server cannot do this right now.") -> Problem:
+    """Make the 503 for what may work again in a moment."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return Problem(503, "unavailable", detail, headers=headers)
+
+
+def unexpected() -> Problem:
+    """Make the 500 for what nobody expected; it tells nothing of the error."""
+    return Problem(500, "internal_error", "The server failed. The log has the cause.")
+
+
+def problem_response(problem: Problem, request_id: str) -> web.Response:
+    """Return the answer, as application/problem+json."""
+    body = json.dumps(_members(problem, request_id), separators=(",", ":"))
+    response = web.Response(
+        status=problem.status,
+        body=body.encode(),  # json.dumps escapes all that UTF-8 cannot hold
+        content_type="application/problem+json",
+        headers={"Cache-Control": "no-store", **problem.headers},
+    )
+    if problem.closes:
+        response.force_close()
+    return response
+
+
+def _members(problem: Problem, request_id: str) -> dict[str, Any]:
+    members = {
+        **problem.extra,
+        "type": TYPE_PREFIX + problem.code,
+        "title": _title(problem.status),
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        "retryable": problem.retryable,
+    }
+    if problem.errors:
+        members["errors"] = [
+            {"pointer": pointer, "message": message}
+            for pointer, message in problem.errors
+        ]
+    return members
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _auth_problem(error: AuthError) -> Problem:
+    if isinstance(error, ScopeError):
+        # RFC 6750 § 3.1: a good token without the scope is 403, not 401.
+        challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'
+        detail = "The token does not carry the scope that this needs."
+        headers = {"WWW-Authenticate": challenge}
+        return Problem(403, "insufficient_scope", detail, headers=headers)
+    detail = "A valid Bearer token is needed."
+    headers = {"WWW-Authenticate": "Bearer"}
+    return Problem(401, "unauthorized", detail, headers=headers)
+
+
+def _http_problem(error: web.HTTPException) -> Problem | None:
+    if error.status < 400:
+        return None
+    kept = {
+        name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers
+    }
+    code = _CODES.get(error.status, f"http_{error.status}")
+    detail = f"{_title(error.status)}."
+    return Problem(error.status, code, detail, headers=kept, closes=error.status == 413)
