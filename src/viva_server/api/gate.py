@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from viva_server.api.problems import Problem
 from viva_server.api.strict_json import parse_json
@@ -55,6 +55,7 @@ async def read_body(
             content coding, since the size of what it unpacks to is unknown.
         ConnectionError: the client left.
     """
+    _check_framing(request)
     _check_coding(request)
     if (request.content_length or 0) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -76,6 +77,12 @@ async def _read(request: web.Request, limit_bytes: int) -> bytes:
         if len(body) > limit_bytes:
             raise _too_large(limit_bytes)
     return bytes(body)
+
+
+def _check_framing(request: web.Request) -> None:
+    # RFC 9112 § 6.1: chunks in HTTP/1.0 are faulty framing. The parser skips them.
+    if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+        raise Problem(400, "bad_request", "HTTP/1.0 has no chunks.", closes=True)
 
 
 def _check_type(request: web.Request) -> None:
