@@ -68,6 +68,8 @@ class Completion:
 
     def feed(self, chunk: bytes) -> str:
         """Return the text in the events that this piece completes."""
+        if self.has_ended():
+            return ""
         texts: list[str] = []
         try:
             for event in self._decoder.feed(chunk):
@@ -107,6 +109,8 @@ class Completion:
     def _take(self, data: str, texts: list[str]) -> None:
         if data == "[DONE]":
             self._done = True
+            return
+        if not data:  # some servers' keep-alive
             return
         try:
             chunk = _decode(data)
