@@ -32,7 +32,11 @@ lint: .venv/.all
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: .venv/.all
+.venv/.bench: .venv/bin/python setup.cfg pyproject.toml
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,speed,bench]"
+	@touch .venv/.bench
+
+bench: .venv/.bench
 	.venv/bin/python -m benchmarks
 
 clean:

@@ -1,0 +1,1 @@
+"""Speed of the server beside its peers, measured in one run on one machine."""
