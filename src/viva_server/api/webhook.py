@@ -70,7 +70,7 @@ class WebhookDoor:
         self._awaited_seconds = awaited_seconds
         self._bytes_in_flight = 0
 
-    async def describe(self, request: web.Request) -> web.Response:  # noqa: ARG002
+    async def describe(self, request: web.Request) -> web.Response:
         """Answer the GET of a person who opens the webhook's URL."""
         return web.json_response({"status": "webhook ativo", "service": "evolution"})
 
