@@ -250,11 +250,12 @@ def _one_round(
         if group:
             _wait_for_quiet()
             with started(stage, subject) as live:
-                _warm_up(live)
+                warm_up(live)
                 yield from (measure(live, scenario) for scenario in group)
 
 
-def _warm_up(live: Live) -> None:
+def warm_up(live: Live) -> None:
+    """Let the subject open its pools; RuntimeError when it does not answer well."""
     found = measure(live, WARM_UP)
     if found["whole"] != WARM_UP.streams:
         raise RuntimeError(f"{live.subject.name}: {found['problems']}")
