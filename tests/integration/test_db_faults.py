@@ -73,7 +73,7 @@ async def test_a_hundred_cancelled_inserts_are_all_stored(db: Database) -> None:
     done = await asyncio.gather(*tasks, return_exceptions=True)
     assert any(isinstance(each, asyncio.CancelledError) for each in done)
     async with asyncio.timeout(10):
-        while await _count(db) < 100:  # noqa: ASYNC110 - rows set no event
+        while await _count(db) < 100:
             await asyncio.sleep(0.02)
 
 

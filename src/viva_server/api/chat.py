@@ -12,6 +12,7 @@ from viva_server.api.gate import read_json
 from viva_server.api.identity import IdentifyPerson
 from viva_server.api.messages import message_item
 from viva_server.api.problems import Problem
+from viva_server.api.query import read_idempotency_key
 from viva_server.api.streaming import (
     ClientConnection,
     has_failed,
@@ -102,7 +103,7 @@ class ChatHandlers:
 
     async def _start(self, request: web.Request) -> Reading:
         person = await self._identify(request)
-        key = wire.read_idempotency_key(request.headers.getall("Idempotency-Key", []))
+        key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
         body = wire.read_chat_request(await read_json(request))
         cursor = _cursor(request)
         question = Question(
