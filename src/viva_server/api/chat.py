@@ -49,7 +49,7 @@ class ChatHandlers:
             text, ending = await wait_for_reply(self._chat, reading)
         except ReaderGoneError:
             # Nobody is there to read this; the reply is stored all the same.
-            raise web.HTTPRequestTimeout from None
+            raise ConnectionResetError from None
         except ReaderCutError:
             raise OverloadedError from None
         if has_failed(ending):
