@@ -35,5 +35,7 @@ def test_documented_defaults_are_the_defaults() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
+    for target in re.findall(
+        r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")
+    ):
         assert (document.parent / target).exists(), target

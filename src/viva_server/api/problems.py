@@ -14,8 +14,14 @@ from viva_server.api.wire import WireError
 from viva_server.auth import ScopeError
 from viva_server.errors import (
     AuthError,
+    FencedError,
+    KeyReusedError,
+    NotFoundError,
+    OverloadedError,
     ResponderError,
+    StoppingError,
     StoreUnavailableError,
+    TooManyRepliesError,
     TransientStoreError,
     VivaError,
 )
@@ -23,6 +29,7 @@ from viva_server.errors import (
 TYPE_PREFIX = "urn:viva:problem:"
 RETRY_AFTER_SECONDS = 2
 
+_RETRY_SOON = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 _RETRYABLE = frozenset({408, 429, 502, 503, 504})
 _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _CODES = {
@@ -81,8 +88,14 @@ def to_problem(error: BaseException) -> Problem | None:
             return Problem(error.status, error.code, error.detail, errors=error.errors)
         case AuthError():
             return _auth_problem(error)
-        case StoreUnavailableError() | TransientStoreError():
+        case StoreUnavailableError() | TransientStoreError() | FencedError():
             return unavailable()
+        case NotFoundError() | KeyReusedError() | TooManyRepliesError():
+            return _refused(error)
+        case StoppingError():
+            return unavailable("The server is stopping.", code="stopping")
+        case OverloadedError():
+            return unavailable("The server has too much to do.", code="overloaded")
         case ResponderError():
             detail = "The model gave no reply."
             return Problem(502, error.code, detail, retryable=error.retryable)
@@ -93,10 +106,22 @@ def to_problem(error: BaseException) -> Problem | None:
     return None
 
 
-def unavailable(detail: str = "The server cannot do this right now.") -> Problem:
+def unavailable(
+    detail: str = "The server cannot do this right now.", *, code: str = "unavailable"
+) -> Problem:
     """Make the 503 for what may work again in a moment."""
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return Problem(503, "unavailable", detail, headers=headers)
+    return Problem(503, code, detail, headers=_RETRY_SOON)
+
+
+def _refused(error: VivaError) -> Problem:
+    match error:
+        case KeyReusedError():
+            detail = "The Idempotency-Key belongs to another body."
+            return Problem(422, "key_reused", detail)
+        case TooManyRepliesError():
+            detail = "You have too many live replies."
+            return Problem(429, "too_many_replies", detail, headers=_RETRY_SOON)
+    return Problem(404, "not_found", "There is no such session or message.")
 
 
 def unexpected() -> Problem:
