@@ -131,13 +131,14 @@ async def test_u03_the_idle_limit_starts_again_with_each_token(
 async def test_u03_a_caller_that_takes_its_time_is_not_the_models_silence(
     session: aiohttp.ClientSession,
 ) -> None:
-    async with FakeModel(Script(tokens=3, interval_ms=5)) as model:
-        stream = asking(session, model, idle_seconds=0.1)(conversation("oi"))
+    script = Script(tokens=8, interval_ms=200)
+    async with FakeModel(script) as model:
+        stream = asking(session, model, idle_seconds=0.4)(conversation("oi"))
         texts = []
         async for text in stream:
             texts.append(text)
-            await asyncio.sleep(0.3)
-    assert "".join(texts) == WHOLE
+            await asyncio.sleep(0.5)
+    assert "".join(texts) == reply_to("oi", script)
 
 
 # U-04, U-05
@@ -258,10 +259,16 @@ async def test_u07_each_end_has_a_declared_meaning(
     assert (reply.text, reply.end) == (WHOLE, end)
 
 
+@pytest.mark.parametrize(
+    "finish", [content("a", "stop"), content("a") + content("", "stop")]
+)
+@pytest.mark.parametrize("together", [True, False])
 async def test_u07_after_the_finish_reason_nobody_waits_long_for_the_rest(
-    session: aiohttp.ClientSession,
+    session: aiohttp.ClientSession, finish: bytes, together: bool
 ) -> None:
-    async with FakeModel(Script(events=content("a", "stop"), cut="stall")) as model:
+    piece = 0 if together else len(content("a"))
+    script = Script(events=finish, cut="stall", piece=piece, interval_ms=100)
+    async with FakeModel(script) as model:
         async with asyncio.timeout(5):
             reply = await collect(asking(session, model))
     assert (reply.text, reply.end) == ("a", "stop")
