@@ -59,7 +59,11 @@ async def test_u01_a_model_that_cannot_be_reached_is_tried_three_times(
     assert (reply.text, reply.end) == ("", "upstream_unavailable")
     assert reply.error is not None
     assert reply.error.retryable
-    assert len(caplog.records) == 2
+    assert [record.getMessage()[:12] for record in caplog.records] == [
+        "Asking the m",
+        "Asking the m",
+        "No whole rep",
+    ]
 
 
 async def test_u01_a_failing_tls_handshake_is_the_same(
@@ -213,6 +217,14 @@ async def test_u05_what_another_attempt_cannot_change_is_not_tried_again(
     assert reply.error is not None
     assert not reply.error.retryable
     assert len(model.requests) == 1
+
+
+async def test_u05_the_log_tells_the_operator_the_status(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with FakeModel(Script(status=401)) as model:
+        await collect(asking(session, model))
+    assert "HTTP 401" in caplog.text
 
 
 @pytest.mark.parametrize("cut", ["fin", "rst", "eof"])
