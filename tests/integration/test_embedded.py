@@ -193,6 +193,24 @@ async def test_committed_rows_survive_a_crash(
     assert run_sql(dsn, "SELECT n FROM kept") == [(1,)]
 
 
+async def test_a_start_waits_for_children_of_a_killed_server(
+    own_postgres: PostgresServer,
+) -> None:
+    with closing(psycopg2.connect(own_postgres.admin_dsn)) as connection:
+        child = connection.info.backend_pid
+        # Frozen, it cannot notice that its parent is gone.
+        os.kill(child, signal.SIGSTOP)
+        try:
+            await own_postgres.crash(signal.SIGKILL)
+            starting = asyncio.create_task(own_postgres.start())
+            await asyncio.sleep(1)
+            assert not starting.done()
+        finally:
+            os.kill(child, signal.SIGCONT)
+        await starting
+    assert run_sql(own_postgres.admin_dsn, "SELECT 1") == [(1,)]
+
+
 async def test_the_end_of_the_server_is_noticed(server: EmbeddedPostgres) -> None:
     await server.start()
     assert server.pid is not None
