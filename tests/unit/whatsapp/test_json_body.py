@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -96,7 +97,5 @@ def test_json_without_oddities_is_decoded_as_python_does(value: dict[str, Any]) 
 
 @given(st.binary(max_size=50))
 def test_no_bytes_raise_anything_else(raw: bytes) -> None:
-    try:
+    with contextlib.suppress(NotJsonObjectError):
         decode_object(raw)
-    except NotJsonObjectError:
-        pass
