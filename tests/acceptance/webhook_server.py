@@ -12,6 +12,7 @@ from aiohttp import ClientSession, web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
+from tests.postgres import run_sql
 from viva_server.api.problems import problem_response, to_problem, unexpected
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.config import Config
@@ -97,3 +98,18 @@ async def webhook_server(
     finally:
         await runner.cleanup()
         await inbox.close(within_seconds=0.5)
+
+
+def rows(url: str, columns: str = "event") -> list[tuple[Any, ...]]:
+    """Return columns of the inbox, oldest first."""
+    return run_sql(url, f"SELECT {columns} FROM viva.inbox ORDER BY id")
+
+
+def received(event: str, *, duplicate: bool = False) -> dict[str, Any]:
+    """Return the answer to a delivery that was stored."""
+    return {
+        "status": "received",
+        "processed": True,
+        "event": event,
+        "duplicate": duplicate,
+    }

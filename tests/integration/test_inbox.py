@@ -235,7 +235,7 @@ async def test_only_so_many_events_are_kept(
     assert "an event messages.edited is lost" in caplog.text
     gate.is_down = False
     await stored(database_url, 3)
-    assert [name for name, _ in rows(database_url)] == ["E0", "E1", "E2"]
+    assert {name for name, _ in rows(database_url)} == {"E0", "E1", "E2"}
 
 
 async def test_a_full_inbox_takes_no_more(inbox: Inbox, gate: Gate) -> None:
