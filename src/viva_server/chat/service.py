@@ -115,7 +115,7 @@ class ChatService:
         """
         stored = await store.load_reply(self._database, person, message_id)
         if stored is None:
-            raise NotFoundError
+            raise NotFoundError("message")
         text: ReplyText | None = self._runtime.presence.local.get(message_id)
         if text is None:
             text = self._runtime.far.open(stored)
@@ -144,13 +144,13 @@ class ChatService:
             while True:
                 stored = await store.load_reply(self._database, person, message_id)
                 if stored is None:
-                    raise NotFoundError
+                    raise NotFoundError("message")
                 if stored.status != "streaming":
                     break
                 await self._end(message_id, "stopped")
         message = await load_message(self._database, message_id)
         if message is None:
-            raise NotFoundError
+            raise NotFoundError("message")
         return message
 
     async def join(self) -> None:
@@ -199,7 +199,7 @@ class ChatService:
             case OtherBody():
                 raise KeyReusedError
             case NoSession():
-                raise NotFoundError
+                raise NotFoundError("session")
         return None
 
     async def _follow(
