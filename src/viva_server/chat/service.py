@@ -129,6 +129,11 @@ class ChatService:
             is_resumed=True,
         )
 
+    async def require(self, person: Person, message_id: str) -> None:
+        """Raise NotFoundError unless the person has such a reply."""
+        if await store.load_reply(self._database, person, message_id) is None:
+            raise NotFoundError("message")
+
     def leave(self, reading: Reading) -> None:
         """Give a reader back. Never waits, so it is safe in a cancelled handler."""
         self._runtime.presence.leave(reading.reader)
