@@ -82,7 +82,9 @@ async def test_the_limit_is_clamped(
             "FROM generate_series(3, 260) AS n; "
             "UPDATE viva.sessions SET message_count = 260",
         )
-        snapshot = await host.ana.snapshot(**({} if limit is None else {"limit": limit}))
+        snapshot = await host.ana.snapshot(
+            **({} if limit is None else {"limit": limit})
+        )
     assert len(snapshot["messages"]) == shown
     assert snapshot["messages"][-1]["seq"] == 260
     assert snapshot["has_more"] is True
