@@ -13,12 +13,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import psycopg2
 import pytest
 
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, data_folder
 
 SECRET = "s" * 32
 
@@ -228,9 +227,12 @@ def test_a_signal_ends_the_server_with_0(database_url: str, number: int) -> None
     assert "Traceback" not in log
 
 
-def test_the_link_goes_to_the_terminal_and_never_to_the_log(tmp_path: Path) -> None:
-    data = {"VIVA_DATA_DIR": str(tmp_path / "with a space")}
+def test_the_link_goes_to_the_terminal_and_never_to_the_log() -> None:
+    with data_folder() as folder:
+        _check_the_link({"VIVA_DATA_DIR": str(folder / "with a space")})
 
+
+def _check_the_link(data: dict[str, str]) -> None:
     with serving("--open-link", **data) as (base, process):
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
-from viva_server.api.wire import WireError
+from viva_server.api.wire import WireError, not_found
 from viva_server.auth import ScopeError
 from viva_server.errors import (
     AuthError,
@@ -19,7 +19,6 @@ from viva_server.errors import (
     NotFoundError,
     OverloadedError,
     ResponderError,
-    StoppingError,
     StoreUnavailableError,
     TooManyRepliesError,
     TransientStoreError,
@@ -29,7 +28,8 @@ from viva_server.errors import (
 TYPE_PREFIX = "urn:viva:problem:"
 RETRY_AFTER_SECONDS = 2
 
-_RETRY_SOON = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+_RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+_KEY_REUSED = "This Idempotency-Key belongs to another body."
 _RETRYABLE = frozenset({408, 429, 502, 503, 504})
 _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _CODES = {
@@ -88,14 +88,17 @@ def to_problem(error: BaseException) -> Problem | None:
             return Problem(error.status, error.code, error.detail, errors=error.errors)
         case AuthError():
             return _auth_problem(error)
-        case StoreUnavailableError() | TransientStoreError() | FencedError():
+        case NotFoundError():
+            return to_problem(not_found(error.kind))
+        case KeyReusedError():
+            return Problem(422, "idempotency_key_reused", _KEY_REUSED)
+        case TooManyRepliesError():
+            detail = "You have too many replies under way."
+            return Problem(429, "too_many_replies", detail, headers=_RETRY_AFTER)
+        case OverloadedError() | FencedError():
             return unavailable()
-        case NotFoundError() | KeyReusedError() | TooManyRepliesError():
-            return _refused(error)
-        case StoppingError():
-            return unavailable("The server is stopping.", code="stopping")
-        case OverloadedError():
-            return unavailable("The server has too much to do.", code="overloaded")
+        case StoreUnavailableError() | TransientStoreError():
+            return unavailable()
         case ResponderError():
             detail = "The model gave no reply."
             return Problem(502, error.code, detail, retryable=error.retryable)
@@ -106,22 +109,9 @@ def to_problem(error: BaseException) -> Problem | None:
     return None
 
 
-def unavailable(
-    detail: str = "The server cannot do this right now.", *, code: str = "unavailable"
-) -> Problem:
+def unavailable(detail: str = "The server cannot do this right now.") -> Problem:
     """Make the 503 for what may work again in a moment."""
-    return Problem(503, code, detail, headers=_RETRY_SOON)
-
-
-def _refused(error: VivaError) -> Problem:
-    match error:
-        case KeyReusedError():
-            detail = "The Idempotency-Key belongs to another body."
-            return Problem(422, "key_reused", detail)
-        case TooManyRepliesError():
-            detail = "You have too many live replies."
-            return Problem(429, "too_many_replies", detail, headers=_RETRY_SOON)
-    return Problem(404, "not_found", "There is no such session or message.")
+    return Problem(503, "unavailable", detail, headers=_RETRY_AFTER)
 
 
 def unexpected() -> Problem:

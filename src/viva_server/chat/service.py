@@ -120,7 +120,7 @@ class ChatService:
         """
         stored = await store.load_reply(self._database, person, message_id)
         if stored is None:
-            raise NotFoundError
+            raise NotFoundError("message")
         text: ReplyText | None = self._runtime.presence.local.get(message_id)
         if text is None:
             text = self._runtime.far.open(stored)
@@ -133,6 +133,11 @@ class ChatService:
             offset=offset,
             is_resumed=True,
         )
+
+    async def require(self, person: Person, message_id: str) -> None:
+        """Raise NotFoundError unless the person has such a reply."""
+        if await store.load_reply(self._database, person, message_id) is None:
+            raise NotFoundError("message")
 
     def leave(self, reading: Reading) -> None:
         """Give a reader back. Never waits, so it is safe in a cancelled handler."""
@@ -153,13 +158,13 @@ class ChatService:
             while True:
                 stored = await store.load_reply(self._database, person, message_id)
                 if stored is None:
-                    raise NotFoundError
+                    raise NotFoundError("message")
                 if stored.status != "streaming":
                     break
                 await self._end(message_id, "stopped")
         message = await load_message(self._database, message_id)
         if message is None:
-            raise NotFoundError
+            raise NotFoundError("message")
         return message
 
     async def join(self) -> None:
@@ -208,7 +213,7 @@ class ChatService:
             case OtherBody():
                 raise KeyReusedError
             case NoSession():
-                raise NotFoundError
+                raise NotFoundError("session")
         return None
 
     async def _follow(
