@@ -138,6 +138,8 @@ class FakeModel:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:
+            pass  # by close(); Python 3.11's streams would log a traceback of it
         finally:
             self._tasks.discard(task)
             writer.close()
