@@ -94,8 +94,10 @@ class FakeModel:
         self.scripts: list[Script] = list(scripts) or [Script()]
         self.requests: list[ModelRequest] = []
         self.connections = 0
+        self._asked = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         loop = asyncio.get_running_loop()
@@ -107,6 +109,10 @@ class FakeModel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        for _ in range(2):  # the transports close their sockets
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -122,6 +128,11 @@ class FakeModel:
         host, port = self._server.sockets[0].getsockname()[:2]
         return URL.build(scheme="http", host=host, port=port, path="/v1")
 
+    async def asked(self, times: int = 1) -> None:
+        """Wait until so many requests have come."""
+        async with self._asked:
+            await self._asked.wait_for(lambda: len(self.requests) >= times)
+
     async def serve(
         self,
         reader: asyncio.StreamReader,
@@ -132,6 +143,7 @@ class FakeModel:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._writers.add(writer)
         self.connections += 1
         try:
             while await self._answer(reader, writer, left):
@@ -139,7 +151,8 @@ class FakeModel:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         except asyncio.CancelledError:
-            pass  # by close(); Python 3.11's streams would log a traceback of it
+            # By close(). Python 3.11's streams log a handler that ends as cancelled.
+            pass
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -164,6 +177,8 @@ class FakeModel:
         request = ModelRequest(path, headers, json.loads(body), self._next_script())
         request.script = request.script.for_message(request.message)
         self.requests.append(request)
+        async with self._asked:
+            self._asked.notify_all()
         return await _Answer(request, writer, left).run()
 
     def _next_script(self) -> Script:
@@ -197,6 +212,7 @@ class _Answer:
         try:
             stays = await self._play()
         except ConnectionError:
+            self._request.ended = "left"
             stays = False
         finally:
             watcher.cancel()
@@ -231,15 +247,19 @@ class _Answer:
             async for text in self._tokens():
                 self._request.sent.append(text)
                 await self._write_event({"content": text}, None)
-            if script.cut:
-                return await self._cut()
-            if script.finish:
-                await self._write_event({}, script.finish)
-            if script.done:
-                self._write_chunk(b"data: [DONE]\n\n")
+        if script.cut:
+            return await self._cut()
+        if script.events is None:
+            await self._finish()
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
         return True
+
+    async def _finish(self) -> None:
+        if self._script.finish:
+            await self._write_event({}, self._script.finish)
+        if self._script.done:
+            self._write_chunk(b"data: [DONE]\n\n")
 
     async def _tokens(self) -> AsyncIterator[str]:
         script, message = self._script, self._request.message
@@ -310,7 +330,7 @@ class _Answer:
             else:
                 self._writer.write(piece)
             await self._writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(self._script.interval_ms / 1000)
 
     async def _pause(self, milliseconds: float) -> None:
         """Sleep, but no longer than the client stays."""

@@ -137,12 +137,12 @@ class OpenAIResponder:
 
     async def _stream(self, body: bytes) -> tuple[Upstream, str]:
         response = await self._post(body)
+        stream = Upstream(response)
         try:
             check(response)
-            stream = Upstream(response)
             return stream, await stream.first_text()
         except BaseException:
-            response.close()
+            stream.close()
             raise
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:
