@@ -121,7 +121,7 @@ async def _write_events(response: web.StreamResponse, reading: Reading) -> None:
 
 def _last_event(reading: Reading, ending: Ending) -> bytes:
     if has_failed(ending):
-        failure = describe_failure(ending.error_code)
+        failure = describe_failure(ending)
         return sse.error_event(
             error=failure.text,
             code=failure.code,

@@ -51,7 +51,7 @@ async def _feed(
         reply.end(end.finish_reason)
     except ResponderError as error:
         reply.feed(storable.flush())
-        reply.end("upstream_error", error.code)
+        reply.end("upstream_error", error.code, is_final=not error.retryable)
     except Exception:
         logger.exception("The responder of message %s failed", reply.message_id)
         reply.feed(storable.flush())

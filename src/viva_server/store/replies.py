@@ -91,6 +91,7 @@ class StoredReply(NamedTuple):
     status: Status
     finish_reason: FinishReason | None
     error_code: str | None
+    error_is_final: bool
     message_count: int
     owner: str | None
     text: str
@@ -104,6 +105,7 @@ class FollowedReply(NamedTuple):
     status: Status
     finish_reason: FinishReason | None
     error_code: str | None
+    error_is_final: bool
     message_count: int
     text: str
 
@@ -115,7 +117,8 @@ class ClosedReply(NamedTuple):
     text: str
     status: Status
     finish_reason: FinishReason
-    error_code: str | None
+    error_code: str | None = None
+    error_is_final: bool = False
 
 
 class Chunk(NamedTuple):
@@ -239,6 +242,7 @@ async def close_replies(
         statuses=[reply.status for reply in replies],
         finish_reasons=[reply.finish_reason for reply in replies],
         error_codes=[reply.error_code for reply in replies],
+        errors_are_final=[reply.error_is_final for reply in replies],
     )
     if not rows:
         raise FencedError
