@@ -69,7 +69,6 @@ class Services:
             await self._open_database(stack)
             await self._see_to_schema()
             responder = self._respond or await self._own_responder(stack)
-            stack.push_async_callback(self.inbox.close)
             await self.runtime.start()
             stack.push_async_callback(self.runtime.stop)
             self.chat.start(responder)
@@ -87,14 +86,20 @@ class Services:
             return await migrate(self.database)
 
     async def drain(self) -> None:
-        """End and store all live replies; readers get their last event. Idempotent.
+        """End and store all live replies and accepted webhooks. Idempotent.
+
+        Readers get their last event, new work is refused.
 
         All work with the database ends here, so that a host may close its resources
         afterwards. Takes at most `drain_seconds` and twice `shutdown_seconds`.
         """
         if self._drained is None:
-            self._drained = asyncio.create_task(self.runtime.drain())
+            self._drained = asyncio.create_task(self._drain())
         await asyncio.shield(self._drained)
+
+    async def _drain(self) -> None:
+        await self.runtime.drain()
+        await self.inbox.close()
 
     async def is_ready(self) -> bool:
         """Whether new work can be taken: the database answers, nothing is stuck."""
