@@ -165,6 +165,7 @@ async def test_other_commands_find_the_running_server(
     assert running_dsn(folder) is None
 
 
+@pytest.mark.both_loops
 async def test_it_stops_while_a_connection_is_open(
     server: EmbeddedPostgres, folder: Path
 ) -> None:
