@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report, scenarios, webhooks
+from benchmarks import machine, parts, report, scenarios, webhooks
 from benchmarks.postgres import postgres
 from benchmarks.run import Stage, run_rounds, staged
 from benchmarks.subjects import SUBJECTS, WEBHOOK_PEER, choose
@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scenarios", help="comma-separated, default all")
     parser.add_argument("--server", help="viva-server to run, default this one's")
     parser.add_argument("--webhooks", action="store_true", help="webhooks instead")
+    parser.add_argument("--parts", action="store_true", help="where the CPU goes")
     return parser.parse_args()
 
 
@@ -50,6 +51,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
 def _records(stage: Stage, options: argparse.Namespace) -> list[dict[str, Any]]:
     rounds = options.rounds or (1 if options.quick else 3)
+    if options.parts:
+        return parts.run_rounds(stage, options.server, rounds)
     if options.webhooks:
         pair = [*choose(["viva"], options.server), WEBHOOK_PEER]
         return webhooks.run_rounds(stage, pair, rounds)
@@ -77,12 +80,12 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     result = measured(options)
-    kind = "webhooks" if options.webhooks else "streams"
+    kind = "webhooks" if options.webhooks else "parts" if options.parts else "streams"
+    shows = {"webhooks": webhooks.table, "parts": parts.table, "streams": report.table}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{kind}-{result['at'].replace(':', '')}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    show = webhooks.table if options.webhooks else report.table
-    print(f"\n{show(result['records'])}\n\n{path.relative_to(Path.cwd())}")
+    print(f"\n{shows[kind](result['records'])}\n\n{path.relative_to(Path.cwd())}")
 
 
 if __name__ == "__main__":

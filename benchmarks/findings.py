@@ -39,7 +39,7 @@ def judge(
         "first_token": spread_ms(r.token_ages[0] for r in replies if r.token_ages),
         "delay_all": spread_ms(age for reply in replies for age in reply.token_ages),
         "done": spread_ms(
-            reply.done_at - reply.token_times[-1]
+            reply.done_at - reply.token_times[-1] + reply.token_ages[-1]
             for reply in whole
             if reply.done_at is not None
         ),

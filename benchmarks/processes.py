@@ -112,6 +112,14 @@ def family_cpu_seconds(pid: int) -> float:
     return sum(_times(pid)) / _TICKS_PER_SECOND + living
 
 
+def machine_cpu_seconds() -> float:
+    """What all processes of the machine have used, and what a hypervisor withheld."""
+    first = Path("/proc/stat").read_text().partition("\n")[0]
+    user, nice, system, _idle, _wait, irq, softirq, steal = first.split()[1:9]
+    busy = (user, nice, system, irq, softirq, steal)
+    return sum(map(int, busy)) / _TICKS_PER_SECOND
+
+
 def _times(pid: int) -> list[int]:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -41,19 +41,20 @@ METRICS = (
     Metric("the same with opening and closing", "cpu", "cpu_us_all"),
     Metric("PostgreSQL's CPU per token, µs", "cpu", "postgres_us"),
     Metric("first token's delay p50, ms (200 × 25/s)", "cpu", "first_token.p50"),
-    Metric("last token to done p50, ms", "cpu", "done.p50"),
+    Metric("last token sent to done seen p50, ms", "cpu", "done.p50"),
     Metric("server CPU per token, µs (1000 × 10/s)", "delay", "cpu_us"),
     Metric("token's delay p50, ms (1000 × 10/s)", "delay", "delay.p50"),
     Metric("token's delay p99, ms", "delay", "delay.p99"),
     Metric("the same with opening and closing", "delay", "delay_all.p99"),
     Metric("first token's delay p50, ms", "delay", "first_token.p50"),
-    Metric("last token to done p50, ms", "delay", "done.p50"),
+    Metric("last token sent to done seen p50, ms", "delay", "done.p50"),
     Metric("tokens/s (10000 offered)", "delay", "tokens_per_second"),
     Metric("memory per live stream, KiB (2000)", "memory", "kib_per_stream"),
     Metric("WAL bytes per byte of reply", "cpu", "wal_per_byte"),
     Metric("commits/s, 100 × 10/s", "commits_100", "commits_per_second"),
     Metric("commits/s, 400 × 10/s", "commits_400", "commits_per_second"),
     Metric("commits/s, 1000 × 10/s", "delay", "commits_per_second"),
+    Metric("cores used by others meanwhile", "cpu", "foreign_cores"),
     Metric("replies seen but not stored (cpu)", "cpu", "lost"),
     Metric("replies seen but not stored (delay)", "delay", "lost"),
 )
@@ -91,6 +92,6 @@ def _row(found: dict[str, list[float]]) -> list[str]:
     ours = found.get(SERVER.name)
     base = median(ours) if ours else None
     return [
-        _cell(values, None if name == SERVER.name else base)
+        _cell(values, None if name == SERVER.name or not base else base)
         for name, values in found.items()
     ]

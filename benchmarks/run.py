@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -23,6 +24,7 @@ from benchmarks.processes import (
     end,
     family_cpu_seconds,
     free_port,
+    machine_cpu_seconds,
     on_cores,
     rss_kib,
     running,
@@ -32,6 +34,7 @@ from benchmarks.scenarios import MEMORY, WARM_UP, Scenario
 from benchmarks.subjects import JWT_SECRET, Subject, environment
 
 Record = dict[str, Any]
+QUIET_CORES = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Sample:
     server_cpu: float
     postgres_cpu: float
     model_cpu: float
+    foreign_cpu: float
     rss_kib: int
     usage: Usage
 
@@ -95,13 +99,23 @@ def sample(live: Live) -> Sample:
         cpu_seconds(live.pid),
         family_cpu_seconds(live.stage.cluster.pid),
         cpu_seconds(live.stage.model_pid),
+        _foreign_cpu_seconds(),
         rss_kib(live.pid),
         live.stage.cluster.usage(live.database),
     )
 
 
-def measure(live: Live, scenario: Scenario) -> Record:
-    """Put one load on the subject and give its figures."""
+def _foreign_cpu_seconds() -> float:
+    return machine_cpu_seconds() - family_cpu_seconds(os.getpid())
+
+
+def measure(
+    live: Live, scenario: Scenario, on_open: Callable[[], object] = lambda: None
+) -> Record:
+    """Put one load on the subject and give its figures.
+
+    ``on_open`` is called when the steady load begins.
+    """
     moments = {"start": sample(live)}
     found: Record = {}
     for line in _load_lines(live, scenario):
@@ -109,6 +123,8 @@ def measure(live: Live, scenario: Scenario) -> Record:
             found = json.loads(line)
         else:
             moments.setdefault(line, sample(live))
+            if line == "open":
+                on_open()
     moments["end"] = sample(live)
     if not found:
         raise RuntimeError(f"the load on {live.subject.name} gave no findings")
@@ -192,6 +208,7 @@ def _steady(start: Sample, stop: Sample, found: Record) -> Record:
         "model_us": _per(stop.model_cpu - start.model_cpu, tokens),
         "commits_per_second": _ratio(commits, seconds),
         "tokens_per_second": _ratio(tokens, seconds),
+        "foreign_cores": round((stop.foreign_cpu - start.foreign_cpu) / seconds, 2),
     }
 
 
@@ -220,6 +237,16 @@ def run_rounds(
     return records
 
 
+def _wait_for_quiet(within_seconds: float = 15.0) -> None:
+    """Let others finish what they do on this machine, but not for long."""
+    deadline = time.monotonic() + within_seconds
+    while time.monotonic() < deadline:
+        before = _foreign_cpu_seconds()
+        time.sleep(1.0)
+        if _foreign_cpu_seconds() - before < QUIET_CORES:
+            return
+
+
 def _one_round(
     stage: Stage, subject: Subject, scenarios: Sequence[Scenario]
 ) -> Iterator[Record]:
@@ -228,12 +255,14 @@ def _one_round(
     rest = [s for s in mine if s is not MEMORY]
     for group in (alone, rest):
         if group:
+            _wait_for_quiet()
             with started(stage, subject) as live:
-                _warm_up(live)
+                warm_up(live)
                 yield from (measure(live, scenario) for scenario in group)
 
 
-def _warm_up(live: Live) -> None:
+def warm_up(live: Live) -> None:
+    """Let the subject open its pools; RuntimeError when it does not answer well."""
     found = measure(live, WARM_UP)
     if found["whole"] != WARM_UP.streams:
         raise RuntimeError(f"{live.subject.name}: {found['problems']}")
@@ -242,7 +271,14 @@ def _warm_up(live: Live) -> None:
 def _say(record: Record) -> None:
     shown = {
         key: record[key]
-        for key in ("cpu_us", "delay", "kib_per_stream", "whole", "lost", "problems")
+        for key in (
+            "cpu_us",
+            "delay",
+            "kib_per_stream",
+            "lost",
+            "problems",
+            "foreign_cores",
+        )
         if record.get(key) is not None
     }
     print(record["subject"], record["scenario"], json.dumps(shown), flush=True)

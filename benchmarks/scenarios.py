@@ -18,7 +18,7 @@ class Scenario:
     streams: int
     tokens: int
     every_ms: int
-    opens_per_second: int = 400
+    opens_per_second: int = 200
     hold_seconds: float | None = None
     only: frozenset[str] = frozenset()
 
@@ -27,16 +27,14 @@ class Scenario:
         """Five times what the model needs, for a subject that does not keep pace."""
         opening = self.streams / self.opens_per_second
         if self.hold_seconds is not None:
-            return 60.0
+            return 90.0
         return opening + 5 * self.tokens * self.every_ms / 1000 + 20
 
 
 _OURS = frozenset({"viva"})
 CPU = Scenario("cpu", streams=200, tokens=250, every_ms=40)
 DELAY = Scenario("delay", streams=1000, tokens=70, every_ms=100)
-MEMORY = Scenario(
-    "memory", 2000, tokens=60, every_ms=2000, opens_per_second=500, hold_seconds=2
-)
+MEMORY = Scenario("memory", streams=2000, tokens=60, every_ms=2000, hold_seconds=2)
 COMMITS_100 = Scenario("commits_100", 100, tokens=60, every_ms=100, only=_OURS)
 COMMITS_400 = Scenario("commits_400", 400, tokens=60, every_ms=100, only=_OURS)
 WARM_UP = Scenario("warm_up", streams=20, tokens=20, every_ms=20)

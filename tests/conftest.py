@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.postgres import PostgresServer, data_folder
+from tests.postgres import PostgresServer, copy_cluster, data_folder
 from viva_server.store.db import Database
 
 # The only setting that tests take from outside, so that a matrix can name a version.
@@ -43,13 +43,26 @@ def pg_bin() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(pg_bin: Path | None) -> Iterator[PostgresServer]:
-    """The server of this test process; never crash it, see own_postgres."""
+def cluster(pg_bin: Path | None) -> Iterator[Path]:
+    """The data folder of a stopped server with the template, to be copied."""
     with data_folder() as folder:
         server = PostgresServer(folder, pg_bin=pg_bin)
         asyncio.run(server.start())
         try:
             server.add_template()
+        finally:
+            asyncio.run(server.stop())
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(cluster: Path, pg_bin: Path | None) -> Iterator[PostgresServer]:
+    """The server of this test process; never crash it, see own_postgres."""
+    with data_folder() as folder:
+        copy_cluster(cluster, folder)
+        server = PostgresServer(folder, pg_bin=pg_bin)
+        asyncio.run(server.start())
+        try:
             yield server
         finally:
             asyncio.run(server.stop())
@@ -57,15 +70,15 @@ def postgres(pg_bin: Path | None) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 async def own_postgres(
-    request: pytest.FixtureRequest, pg_bin: Path | None
+    request: pytest.FixtureRequest, cluster: Path, pg_bin: Path | None
 ) -> AsyncIterator[PostgresServer]:
     """A server for one test, with the template, to stop, crash and start again."""
     durable = request.node.get_closest_marker("durable") is not None
     with data_folder() as folder:
+        copy_cluster(cluster, folder)
         server = PostgresServer(folder, pg_bin=pg_bin, fast_unsafe=not durable)
         try:
             await server.start()
-            server.add_template()
             yield server
         finally:
             await server.stop()

@@ -2,7 +2,8 @@
 
     python -m tests.embedded_owner DATA_DIR [PG_BIN]
 
-It survives SIGINT, as a server does that still has replies to store.
+It survives SIGINT, as a server does that still has replies to store. The end of its
+standard input stops it.
 """
 
 from __future__ import annotations

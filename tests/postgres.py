@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -41,6 +42,11 @@ def data_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def copy_cluster(source: Path, target: Path) -> None:
+    """Copy the cluster of a stopped server; far cheaper than initdb."""
+    subprocess.run(["cp", "-a", source / "postgres", target / "postgres"], check=True)
 
 
 class PostgresServer:

@@ -18,7 +18,7 @@ _EVENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: `id:`, perhaps `retry:`, one `data:` line of JSON, and nothing else."""
+    """One event: `id:`, perhaps `retry:`, one `data:` line of JSON, no more."""
 
     id: str
     data: dict[str, Any]

@@ -64,8 +64,8 @@ WHERE
     )
 RETURNING id;
 
--- name: close_replies_of_dead
--- Close every reply of a dead owner with all the text that was committed for it.
+-- name: close_from_journal
+-- Close replies of an owner, all or some, with all the text that was committed for them.
 WITH texts AS (
     SELECT
         l.message_id,
@@ -73,7 +73,12 @@ WITH texts AS (
         COALESCE(string_agg(j.text, '' ORDER BY j.start), '') AS text
     FROM viva.live_replies AS l
     LEFT JOIN viva.journal AS j ON j.message_id = l.message_id
-    WHERE l.owner = CAST(:process_id AS uuid)
+    WHERE
+        l.owner = CAST(:process_id AS uuid)
+        AND (
+            CAST(:message_ids AS uuid[]) IS NULL
+            OR l.message_id = ANY(CAST(:message_ids AS uuid[]))
+        )
     GROUP BY l.message_id, l.session_id
 ),
 
@@ -82,8 +87,8 @@ closed AS (
     SET
         content = t.text,
         status = CASE WHEN t.text = '' THEN 'failed' ELSE 'partial' END,
-        finish_reason = 'crashed',
-        error_code = CASE WHEN t.text = '' THEN 'crashed' END
+        finish_reason = :finish_reason,
+        error_code = CASE WHEN t.text = '' THEN :finish_reason END
     FROM texts AS t
     WHERE m.id = t.message_id
     RETURNING m.id, m.session_id

@@ -196,7 +196,9 @@ closed AS (
         finish_reason = e.finish_reason,
         error_code = e.error_code
     FROM
-        me,
+        me
+    INNER JOIN viva.live_replies AS l ON l.owner = me.id
+    INNER JOIN
         unnest(
             CAST(:message_ids AS uuid[]),
             CAST(:texts AS text[]),
@@ -204,7 +206,8 @@ closed AS (
             CAST(:finish_reasons AS text[]),
             CAST(:error_codes AS text[])
         ) AS e (message_id, text, status, finish_reason, error_code)
-    WHERE m.id = e.message_id AND m.status = 'streaming'
+        ON e.message_id = l.message_id
+    WHERE m.id = l.message_id
     RETURNING m.id, m.session_id
 ),
 
@@ -342,7 +345,6 @@ WHERE
 
 -- name: load_owned
 -- The live replies that an owner has.
-SELECT l.message_id, m.seq
-FROM viva.live_replies AS l
-INNER JOIN viva.messages AS m ON m.id = l.message_id
-WHERE l.owner = CAST(:owner AS uuid);
+SELECT message_id
+FROM viva.live_replies
+WHERE owner = CAST(:owner AS uuid);

@@ -33,7 +33,8 @@ class Script:
     message itself). After `cut_after` tokens the stream ends as `cut` says: "eof" (a
     clean end without finish reason or [DONE]), "fin", "rst", "stall" (silence),
     "error" (an error object), "garbage". `events` replaces the body, `raw` the whole
-    response; both are sent as they stand, in pieces of `piece` bytes.
+    response; both are sent as they stand, in pieces of `piece` bytes with the interval
+    between them.
     """
 
     mode: str = "answer"

@@ -19,7 +19,9 @@ from sqlalchemy import text
 
 from tests.integration.pg_server import PgServer
 from viva_server.errors import ConstraintError, StoreUnavailableError
+from viva_server.store.address import parse_address
 from viva_server.store.db import Database
+from viva_server.store.link import connect
 
 pytestmark = pytest.mark.both_loops
 
@@ -71,7 +73,7 @@ async def test_a_hundred_cancelled_inserts_are_all_stored(db: Database) -> None:
     done = await asyncio.gather(*tasks, return_exceptions=True)
     assert any(isinstance(each, asyncio.CancelledError) for each in done)
     async with asyncio.timeout(10):
-        while await _count(db) < 100:  # noqa: ASYNC110 - rows set no event
+        while await _count(db) < 100:
             await asyncio.sleep(0.02)
 
 
@@ -138,6 +140,32 @@ async def test_a_restart_is_not_seen_by_a_pool_at_rest(
     # The call blocks the event loop, which so has no chance to see the pool die.
     pg_server.restart(mode)
     assert await asyncio.gather(*(_count(db) for _ in range(4))) == [0, 0, 0, 0]
+
+
+async def test_a_link_at_rest_knows_that_the_server_left(
+    pg_server: PgServer, dsn: str
+) -> None:
+    link = await connect(parse_address(dsn), connect_seconds=3, query_seconds=5)
+    assert link.still_open()
+    pg_server.restart()
+    assert not link.still_open()
+
+
+async def test_a_former_primary_is_left(db: Database, dsn: str) -> None:
+    name = parse_address(dsn)["dbname"]
+    await db.execute_script(
+        f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    )
+    database = Database(dsn, pool_size=1)
+    with pytest.raises(StoreUnavailableError) as caught:
+        await database.fetch_statement(_INSERT, id=1)
+    assert not caught.value.outcome_unknown
+    await db.execute_script(
+        "BEGIN READ WRITE;"
+        f"ALTER DATABASE {name} SET default_transaction_read_only = off; COMMIT"
+    )
+    await database.fetch_statement(_INSERT, id=1)
+    await database.close()
 
 
 async def test_a_crash_loses_nothing_that_was_confirmed(

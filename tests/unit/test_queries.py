@@ -71,7 +71,7 @@ def test_only_parameters_are_replaced(sql: str, expected: str) -> None:
         ("-- name: a\n-- A\nSELECT 1;\n--name: b\n-- B\nSELECT 2", "file.sql:4: write"),
         ("-- name: Big\n-- A\nSELECT 1", "file.sql:1: write"),
         ("-- name: a b\n-- A\nSELECT 1", "file.sql:1: write"),
-        ("SELECT 1;\n-- name: a\n-- A\nSELECT 1", "text before the first"),
+        ("SELECT 1;\n-- name: a\n-- A\nSELECT 1", "SQL before the first"),
     ],
 )
 def test_a_broken_file_is_refused(text: str, problem: str) -> None:

@@ -12,6 +12,7 @@ from viva_server.api.gate import read_json
 from viva_server.api.identity import IdentifyPerson
 from viva_server.api.messages import message_item
 from viva_server.api.problems import Problem
+from viva_server.api.query import read_idempotency_key
 from viva_server.api.streaming import (
     ClientConnection,
     has_failed,
@@ -48,7 +49,7 @@ class ChatHandlers:
             text, ending = await wait_for_reply(self._chat, reading)
         except ReaderGoneError:
             # Nobody is there to read this; the reply is stored all the same.
-            raise web.HTTPRequestTimeout from None
+            raise ConnectionResetError from None
         except ReaderCutError:
             raise OverloadedError from None
         if has_failed(ending):
@@ -103,7 +104,7 @@ class ChatHandlers:
 
     async def _start(self, request: web.Request) -> Reading:
         person = await self._identify(request)
-        key = wire.read_idempotency_key(request.headers.getall("Idempotency-Key", []))
+        key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
         body = wire.read_chat_request(await read_json(request))
         cursor = _cursor(request)
         question = Question(

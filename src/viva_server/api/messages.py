@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from viva_server.api import wire
+from viva_server.api.query import SessionsQuery
 from viva_server.chat.sessions import SessionPage, Snapshot
 from viva_server.store.sessions import Message, SessionItem
 
@@ -37,7 +38,7 @@ def snapshot_body(snapshot: Snapshot) -> wire.Snapshot:
     )
 
 
-def session_page(page: SessionPage, query: wire.SessionsQuery) -> wire.SessionPage:
+def session_page(page: SessionPage, query: SessionsQuery) -> wire.SessionPage:
     """Shape a page of sessions; the query is echoed as it was taken."""
     return wire.SessionPage(
         items=[_session_item(item) for item in page.items],

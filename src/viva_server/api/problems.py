@@ -14,6 +14,7 @@ from viva_server.api.wire import WireError, not_found
 from viva_server.auth import ScopeError
 from viva_server.errors import (
     AuthError,
+    FencedError,
     KeyReusedError,
     NotFoundError,
     OverloadedError,
@@ -94,7 +95,9 @@ def to_problem(error: BaseException) -> Problem | None:
         case TooManyRepliesError():
             detail = "You have too many replies under way."
             return Problem(429, "too_many_replies", detail, headers=_RETRY_AFTER)
-        case StoreUnavailableError() | TransientStoreError() | OverloadedError():
+        case OverloadedError() | FencedError():
+            return unavailable()
+        case StoreUnavailableError() | TransientStoreError():
             return unavailable()
         case ResponderError():
             detail = "The model gave no reply."

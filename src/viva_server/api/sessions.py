@@ -8,6 +8,7 @@ from viva_server.api import wire
 from viva_server.api.gate import read_json
 from viva_server.api.identity import IdentifyPerson
 from viva_server.api.messages import session_page, snapshot_body
+from viva_server.api.query import read_sessions_query, read_snapshot_query
 from viva_server.chat.sessions import SessionService
 from viva_server.services import Services
 
@@ -26,20 +27,20 @@ class SessionHandlers:
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """Show the newest messages of a session."""
         person = await self._identify(request)
-        query = wire.read_snapshot_query(request.query.items())
+        wanted = read_snapshot_query(request.query.items())
         snapshot = await self._sessions.snapshot(
-            person, query.session_id, limit=query.limit, before_seq=query.before
+            person, wanted.session_id, limit=wanted.limit, before_seq=wanted.before
         )
         return web.json_response(body=wire.to_json(snapshot_body(snapshot)))
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """Show one page of the person's sessions."""
         person = await self._identify(request)
-        query = wire.read_sessions_query(request.query.items())
+        wanted = read_sessions_query(request.query.items())
         page = await self._sessions.list(
-            person, page=query.page, page_size=query.page_size
+            person, page=wanted.page, page_size=wanted.page_size
         )
-        return web.json_response(body=wire.to_json(session_page(page, query)))
+        return web.json_response(body=wire.to_json(session_page(page, wanted)))
 
     async def add(self, request: web.Request) -> web.StreamResponse:
         """Make a new session; the body may be missing."""

@@ -92,7 +92,7 @@ class Journal:
             self._work.clear()
             self._at_once.clear()
             self._last_commit = asyncio.get_running_loop().time()
-            dirty = list(self._dirty.values())
+            dirty = [reply for reply in self._dirty.values() if not reply.is_cut]
             self._dirty.clear()
             owner = self._owner()
             try:

@@ -80,7 +80,7 @@ class Presence:
         reply.readers.add(reader)
         self._readers.add(reader)
         self._unread_since.pop(reply.message_id, None)
-        if reply.message_id in self._told_left:
+        if reply.message_id in self._told_left or not isinstance(reply, LiveReply):
             self._nudge.set()
         return reader
 

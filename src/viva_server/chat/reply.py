@@ -143,8 +143,13 @@ class LiveReply(ReplyText):
         self._finish()
 
     def drop(self) -> None:
-        """Forget what nobody saw and send the readers away: this owner is fenced."""
-        self.end("crashed")
+        """Forget what nobody saw and send the readers away; nothing more is written.
+
+        For a fenced owner, and for text that the database refuses.
+        """
+        self.end_reason = self.end_reason or "crashed"
+        self.end_asked.set()
+        self._room.set()
         self._pending.clear()
         self._pending_chars = 0
         self.cut()

@@ -16,7 +16,7 @@ from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
-from viva_server.store.replies import FinishReason, load_owned
+from viva_server.store.replies import FinishReason, close_strays, load_owned
 
 logger = logging.getLogger(__name__)
 
@@ -135,23 +135,23 @@ class Runtime:
         await _until(lambda: not self.presence.readers, seconds)
 
     async def _collect_strays(self) -> None:
-        """End rows of this owner that nobody here generates.
+        """Close rows of this owner that nobody here generates.
 
-        A start whose answer was lost can take effect after it was given up.
+        A start whose answer was lost can take effect after it was given up, and text
+        that the database refused ends a reply without its closing.
         """
         suspects: set[str] = set()
         while True:
             await asyncio.sleep(_STRAY_SECONDS)
             try:
                 owned = await load_owned(self.database, self.ownership.id)
-            except StoreError:
-                continue
-            strays = {m: seq for m, seq in owned if m not in self.presence.local}
-            for message_id in suspects & strays.keys():
-                logger.warning("Ending the stray reply %s", message_id)
-                reply = self.adopt(message_id, strays[message_id])
-                reply.end("upstream_error", "not_started")
-            suspects = strays.keys() - self.presence.local.keys()
+                strays = owned - self.presence.local.keys()
+                if proven := list(strays & suspects):
+                    logger.warning("Closing %d stray replies", len(proven))
+                    await close_strays(self.database, self.ownership.id, proven)
+                suspects = strays
+            except StoreError as error:
+                logger.debug("No look for stray replies: %s", error)
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -97,7 +97,12 @@ class ChatService:
         """
         task = asyncio.create_task(self._ask(question, connection))
         self._keep(task)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The turn goes on being stored; its reader belongs to nobody any more.
+            task.add_done_callback(self._leave_unclaimed)
+            raise
 
     async def resume(
         self,
@@ -137,6 +142,10 @@ class ChatService:
     def leave(self, reading: Reading) -> None:
         """Give a reader back. Never waits, so it is safe in a cancelled handler."""
         self._runtime.presence.leave(reading.reader)
+
+    def _leave_unclaimed(self, task: asyncio.Task[Reading]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.leave(task.result())
 
     async def stop(self, person: Person, message_id: str) -> Message:
         """End a reply and give its message once its text is committed; idempotent.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
 from typing import Final, Self
 
 import aiohttp
@@ -24,6 +23,7 @@ CONNECTION_ERRORS: Final = (
 _TAIL_SECONDS: Final = 1.0
 # The chunk that ends the body: worth a short wait, since it saves the next handshake.
 _DRAIN_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 1.0
 
 
 class TransientResponderError(ResponderError):
@@ -66,12 +66,12 @@ def _refused(message: str) -> ResponderError:
 class Upstream:
     """Reads the text of one response, which it owns and closes (`with`)."""
 
-    __slots__ = ("_content", "_response", "_timer", "completion")
+    __slots__ = ("_content", "_response", "_watch", "completion")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self._content = response.content
-        self._timer = _Timer(response.close)
+        self._watch = _Watch(response)
         self.completion = Completion()
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class Upstream:
 
     def close(self) -> None:
         """Close the connection now, unless the response has been read to its end."""
-        self._timer.cancel()
+        self._watch.cancel()
         self._response.close()
 
     async def first_text(self) -> str:
@@ -94,8 +94,10 @@ class Upstream:
             TransientResponderError: the stream was cut.
         """
         completion = self.completion
+        self._watch.start(math.inf)
         while not completion.has_ended() and (chunk := await self._content.readany()):
             if text := completion.feed(chunk):
+                self._watch.pause()
                 return text
         if completion.is_cut():
             raise TransientResponderError(
@@ -112,7 +114,7 @@ class Upstream:
         completion = self.completion
         if completion.has_ended():
             return ""
-        self._timer.start(idle_seconds)
+        self._watch.start(idle_seconds)
         try:
             self._notice_finish()
             while chunk := await self._content.readany():
@@ -127,72 +129,90 @@ class Upstream:
                 return ""  # only the tail is missing
             raise self._broken() from None
         finally:
-            self._timer.pause()
+            self._watch.pause()
 
     async def drain(self) -> None:
         """Read the end of the body, so that the connection can be used again."""
         if self._content.at_eof():
             return
-        self._timer.start(_DRAIN_SECONDS)
+        self._watch.start(_DRAIN_SECONDS)
         with contextlib.suppress(*CONNECTION_ERRORS, aiohttp.ClientError):
             while await self._content.readany():
                 pass
 
     def _notice_finish(self) -> None:
         if self.completion.finish_reason is not None:
-            self._timer.shorten(_TAIL_SECONDS)
+            self._watch.shorten(_TAIL_SECONDS)
 
     def _broken(self) -> ResponderError:
-        if self._timer.has_expired:
+        if self._watch.has_expired:
             return ResponderError("upstream_timeout", "the model fell silent")
         return ResponderError("upstream_error", "the model's connection broke")
 
 
-class _Timer:
-    """Calls `expire` after a while; starting it again costs no new timer handle.
+class _Watch:
+    """Ends a read by closing the response: after a while, or when its peer is gone.
 
-    asyncio.timeout would make and cancel a handle for every token.
+    The second is aiohttp's: after a malformed chunk it closes the socket and tells the
+    reader nothing (3.14.5, `test_u14_a_malformed_chunk_keeps_the_text_before_it`).
+    Starting anew for every token costs no new timer handle, unlike asyncio.timeout.
     """
 
-    __slots__ = ("_deadline", "_expire", "_handle", "_loop", "has_expired")
+    __slots__ = (
+        "_deadline",
+        "_handle",
+        "_is_reading",
+        "_loop",
+        "_response",
+        "has_expired",
+    )
 
-    def __init__(self, expire: Callable[[], object]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._loop = asyncio.get_running_loop()
-        self._expire = expire
+        self._response = response
         self._deadline = math.inf
+        self._is_reading = False
         self._handle: asyncio.TimerHandle | None = None
         self.has_expired = False
 
     def start(self, seconds: float) -> None:
         self._deadline = self._loop.time() + seconds
-        # A handle that comes too early looks at the deadline and waits again.
+        self._is_reading = True
+        # A handle that comes before the deadline schedules itself again.
         if self._handle is None or self._deadline < self._handle.when():
             self._schedule()
 
     def shorten(self, seconds: float) -> None:
-        """Bring the end nearer, never further away."""
+        """Bring the end of this read nearer, never further away."""
         self.start(min(seconds, self._deadline - self._loop.time()))
 
     def pause(self) -> None:
-        self._deadline = math.inf
+        self._is_reading = False
 
     def cancel(self) -> None:
-        self.pause()
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _schedule(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle = self._loop.call_at(self._deadline, self._look)
+        self.cancel()
+        when = min(self._deadline, self._loop.time() + _LOOK_SECONDS)
+        self._handle = self._loop.call_at(when, self._look)
 
     def _look(self) -> None:
         self._handle = None
-        if self._deadline == math.inf:
-            return
-        if self._loop.time() < self._deadline:
-            self._schedule()
+        if self._is_reading:
+            self.has_expired = self._loop.time() >= self._deadline
+            if self.has_expired or self._peer_is_gone():
+                self._response.close()
+                return
         else:
-            self.has_expired = True
-            self._expire()
+            self._deadline = math.inf
+        self._schedule()
+
+    def _peer_is_gone(self) -> bool:
+        # aiohttp takes the connection away from a response that was read to its end.
+        connection = self._response.connection
+        if connection is None:
+            return False
+        return connection.transport is None or connection.transport.is_closing()

@@ -38,7 +38,7 @@ def translate(error: BaseException, *, lost: bool) -> StoreError:
             f"the connection was lost in a statement ({type(error).__name__})",
             outcome_unknown=True,
         )
-    code = getattr(error, "pgcode", None) or ""
+    code = _code(error)
     what = f"{type(error).__name__} {code}".rstrip()
     if code.startswith("23") and isinstance(error, psycopg2.Error):
         return ConstraintError(_constraint(error))
@@ -50,13 +50,16 @@ def translate(error: BaseException, *, lost: bool) -> StoreError:
 
 
 def is_farewell(error: BaseException) -> bool:
-    """Tell whether the connection is of no more use, though it may look open.
+    """Tell whether the server has ended the connection, though it may look open.
 
-    The server's last words can arrive before the end of the connection does, and a
-    former primary refuses every write for as long as we stay connected to it.
+    Its last words can arrive before the end of the connection does.
     """
-    code = getattr(error, "pgcode", None) or ""
-    return code == "25006" or code.startswith(("08", "57P"))
+    return _code(error).startswith(("08", "57P"))
+
+
+def is_of_standby(error: BaseException) -> bool:
+    """Tell whether the server takes no writes: a former primary, to be left."""
+    return _code(error) == "25006"
 
 
 def unreachable(error: BaseException) -> StoreUnavailableError:
@@ -70,6 +73,11 @@ def unreachable(error: BaseException) -> StoreUnavailableError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     reason = lines[0].rpartition("failed: ")[2]
     return StoreUnavailableError(f"PostgreSQL cannot be reached: {reason}")
+
+
+def _code(error: BaseException) -> str:
+    """Return the SQLSTATE, empty for what did not come from the server."""
+    return getattr(error, "pgcode", None) or ""
 
 
 def _constraint(error: psycopg2.Error) -> str:

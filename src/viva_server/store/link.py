@@ -14,7 +14,12 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
 
 from viva_server.errors import StoreError, StoreUnavailableError
 from viva_server.store.address import Parameters, resolve
-from viva_server.store.failures import is_farewell, translate, unreachable
+from viva_server.store.failures import (
+    is_farewell,
+    is_of_standby,
+    translate,
+    unreachable,
+)
 from viva_server.store.queries import find_query
 from viva_server.store.rows import Result, read_result
 
@@ -130,9 +135,10 @@ class Link:
                 raise
             raise translate(reason, lost=False) from reason
         except (psycopg2.Error, TimeoutError, ValueError) as error:
-            if is_farewell(error):
+            lost = self.lost or is_farewell(error)
+            if lost or is_of_standby(error):
                 self.close()
-            raise translate(error, lost=self.lost) from error
+            raise translate(error, lost=lost) from error
 
 
 async def connect(

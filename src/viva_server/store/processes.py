@@ -67,7 +67,12 @@ async def bury(database: Database, process_id: str, *, sole: bool) -> list[str] 
         )
         if dead is None:
             return None
-        rows = await transaction.fetch("close_replies_of_dead", process_id=process_id)
+        rows = await transaction.fetch(
+            "close_from_journal",
+            process_id=process_id,
+            message_ids=None,
+            finish_reason="crashed",
+        )
         return [row.message_id for row in rows]
 
 

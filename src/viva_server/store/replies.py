@@ -317,7 +317,18 @@ async def remove_far_readers(
     )
 
 
-async def load_owned(database: Database, owner: str) -> list[tuple[str, int]]:
-    """Give id and seq of the live replies that an owner has."""
-    rows = await database.fetch("load_owned", owner=owner)
-    return [(row.message_id, row.seq) for row in rows]
+async def load_owned(database: Database, owner: str) -> set[str]:
+    """Give the ids of the live replies that an owner has."""
+    return {row.message_id for row in await database.fetch("load_owned", owner=owner)}
+
+
+async def close_strays(
+    database: Database, owner: str, message_ids: Sequence[str]
+) -> None:
+    """Close replies of this owner that it does not generate, with their stored text."""
+    await database.execute(
+        "close_from_journal",
+        process_id=owner,
+        message_ids=list(message_ids),
+        finish_reason="upstream_error",
+    )

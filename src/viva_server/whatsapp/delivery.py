@@ -31,6 +31,8 @@ _KEPT_HEADERS = (
 )
 _MAX_HEADER = 255
 _MAX_TAIL = 1000
+# Above, a body (of a history sync, as a rule) leaves its normal form and a hash.
+MAX_STORED_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def make_delivery(
     stored = redact(body, parsed["event"], secrets)
     form = cast("NormalForm", _hidden(parsed, secrets))
     kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in _KEPT_HEADERS}
-    return Delivery(
+    delivery = Delivery(
         id=str(new_id()),
         dedupe_key=dedupe_key(form, stored).hex(),
         form=form,
@@ -100,6 +102,8 @@ def make_delivery(
         form_json=_json(form),
         body_json=_json(stored),
     )
+    is_large = len(delivery.body_json) > MAX_STORED_BYTES
+    return delivery.without_body() if is_large else delivery
 
 
 def new_id() -> UUID:

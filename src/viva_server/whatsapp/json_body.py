@@ -19,8 +19,8 @@ TOO_DEEP = "(nested too deep)"
 _MAX_NUMBER_CHARS = 300
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _NUL_ESCAPE = b"\\u0000"
-# Strings first: brackets inside them are text. A lone quote ends the scan as text.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# Strings first: brackets inside them are text. A quote alone is an open string.
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
 
 
 class NotJsonObjectError(ValueError):
@@ -29,7 +29,7 @@ class NotJsonObjectError(ValueError):
 
 def clean_text(text: str) -> str:
     """Replace what PostgreSQL cannot store by U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)
+    return text if text.isprintable() else _UNSTORABLE.sub("\ufffd", text)
 
 
 def decode_object(raw: bytes | bytearray) -> dict[str, object]:
@@ -88,6 +88,8 @@ def _flatten(text: str) -> str:
     depth = 0
     start = 0
     for token in _TOKEN.finditer(text):
+        if token[0] == '"':
+            raise ValueError("a string is not closed")
         if token[0] in "[{":
             depth += 1
             if depth == MAX_DEPTH:
