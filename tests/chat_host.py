@@ -23,7 +23,7 @@ from viva_server.responders import Responder
 
 HOST = "127.0.0.1"
 PREFIX = "/api/v1"
-SECRET = "a secret of the tests, 32 bytes or more"
+SECRET = "a-secret-of-the-tests-of-32-bytes-or-more"
 PATIENCE_SECONDS = 30.0
 
 
