@@ -14,8 +14,12 @@ from viva_server.api.wire import WireError
 from viva_server.auth import ScopeError
 from viva_server.errors import (
     AuthError,
+    KeyReusedError,
+    NotFoundError,
+    OverloadedError,
     ResponderError,
     StoreUnavailableError,
+    TooManyRepliesError,
     TransientStoreError,
     VivaError,
 )
@@ -81,7 +85,14 @@ def to_problem(error: BaseException) -> Problem | None:
             return Problem(error.status, error.code, error.detail, errors=error.errors)
         case AuthError():
             return _auth_problem(error)
-        case StoreUnavailableError() | TransientStoreError():
+        case NotFoundError():
+            return Problem(404, "not_found", "There is no such thing here.")
+        case KeyReusedError():
+            return Problem(422, "idempotency_key_reused", str(error))
+        case TooManyRepliesError():
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            return Problem(429, "too_many_replies", str(error), headers=headers)
+        case StoreUnavailableError() | TransientStoreError() | OverloadedError():
             return unavailable()
         case ResponderError():
             detail = "The model gave no reply."
