@@ -126,7 +126,9 @@ class Journal:
         await self._commit(items, store, lambda reply, row: reply.committed(row.text))
 
     async def _close(self, owner: str, replies: list[LiveReply]) -> None:
-        items = [(reply, reply.take_close()) for reply in replies if not reply.ending]
+        # Done without an ending: dropped, by a fence, and no business of this owner.
+        live = [reply for reply in replies if not reply.done.is_set()]
+        items = [(reply, reply.take_close()) for reply in live]
 
         async def store(closed: list[ClosedReply]) -> None:
             await close_replies(self._database, owner, closed)
