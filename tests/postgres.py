@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn
 
+from viva_server.errors import EmbeddedPostgresError
+from viva_server.store.data_folder import FolderLock
 from viva_server.store.embedded import EmbeddedPostgres
 from viva_server.store.migrate import load_migrations
 
@@ -109,3 +111,13 @@ class PostgresServer:
         finally:
             if self.pid is not None:
                 run_sql(self.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether no server has taken the data folder."""
+    lock = FolderLock(folder)
+    with suppress(EmbeddedPostgresError):
+        lock.acquire()
+        lock.release()
+        return True
+    return False
