@@ -15,7 +15,7 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import ConfigError, SchemaError, StoreError
+from viva_server.errors import ConfigError, StoreError
 from viva_server.responders import (
     DEFAULT_SYSTEM_PROMPT,
     OpenAIResponder,
@@ -122,10 +122,7 @@ class Services:
         if self.config.auto_migrate:
             for name in await migrate(self.database):
                 logger.info("Applied migration %s", name)
-        state = await schema_state(self.database)
-        if state.word != "current":
-            names = ", ".join(state.names)
-            raise SchemaError(f"the database's schema is {state.word}: {names}")
+        (await schema_state(self.database)).require_current()
 
     async def _own_responder(self, stack: contextlib.AsyncExitStack) -> Responder:
         config = self.config

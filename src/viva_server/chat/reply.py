@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from viva_server.chat.text import Ending, ReplyText, ending_of
-from viva_server.store.replies import Chunk, ClosedReply, FinishReason, Status
+from viva_server.store.replies import Chunk, ClosedReply
+from viva_server.words import FinishReason, Status
 
 _MAX_PENDING_CHARS = 65_536
 """Text that is not committed yet, before the responder has to wait."""
