@@ -9,13 +9,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-<<<<<<< HEAD
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
-=======
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
->>>>>>> embedded
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any

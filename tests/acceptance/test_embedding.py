@@ -235,9 +235,7 @@ async def test_two_vivas_in_one_host_know_nothing_of_each_other(
 
     with postgres.database() as other_url:
         app = web.Application()
-        first = setup(
-            app, settings(database_url), respond=saying("um"), prefix="/one/"
-        )
+        first = setup(app, settings(database_url), respond=saying("um"), prefix="/one/")
         second = setup(
             app,
             settings(other_url),
@@ -259,9 +257,7 @@ async def test_two_vivas_in_one_host_know_nothing_of_each_other(
             async with two.resume(asked[1].json["message_id"]) as stream:
                 location = stream.headers["Content-Location"]
                 await stream.rest()
-            foreign = await two.get(
-                f"/viva/chat/stream/{asked[0].json['message_id']}"
-            )
+            foreign = await two.get(f"/viva/chat/stream/{asked[0].json['message_id']}")
             counts = [len((await each.snapshot())["messages"]) for each in (one, two)]
     assert [answer.json["resposta"] for answer in asked] == ["um", "dois", "três"]
     assert location == f"/two/viva/chat/stream/{asked[1].json['message_id']}"
