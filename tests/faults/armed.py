@@ -74,9 +74,7 @@ def reach(point: str) -> None:
         failpoint()
 
 
-def at(
-    place: str, function: Callable[P, Awaitable[T]]
-) -> Callable[P, Awaitable[T]]:
+def at(place: str, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Give the function with points before, in and after it."""
 
     @functools.wraps(function)
