@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -30,7 +29,7 @@ from tests.chat_host import (
 from tests.dictation import Dictation, saying
 from tests.host_app import GRACE_SECONDS, RESOURCE, host_app
 from tests.postgres import PostgresServer, run_sql
-from tests.programs import Program, free_port, program
+from tests.programs import free_port, program
 from viva_server import SERVICES, AuthError, create_app, setup
 
 BASE = "/assistant/api/v1"
@@ -91,36 +90,21 @@ async def test_a_client_that_leaves_loses_nothing(
     assert loud == []
 
 
-@asynccontextmanager
-async def host_process(
-    database_url: str, *, cancel: bool, sub_app: bool
-) -> AsyncIterator[Program]:
-    port = free_port()
-    arguments = ["-m", "tests.host_app", "--port", str(port)]
-    arguments += ["--cancel"] if cancel else []
-    arguments += ["--sub-app"] if sub_app else []
+async def check_process(database_url: str, port: int, *arguments: str) -> None:
+    """Run a host as a process; leave it in every way, then end it in mid-stream."""
     environment = {
         "VIVA_DATABASE_URL": database_url,
         "VIVA_DISCONNECT_GRACE_SECONDS": str(GRACE_SECONDS),
     }
-    async with program(*arguments, port=port, environment=environment) as running:
-        yield running
-
-
-@both_cancellations
-@both_ways_in
-async def test_under_run_app_nothing_is_lost_and_sigterm_stores_what_is_live(
-    database_url: str, *, cancel: bool, sub_app: bool
-) -> None:
     async with (
-        host_process(database_url, cancel=cancel, sub_app=sub_app) as running,
+        program(*arguments, port=port, environment=environment) as running,
         client() as session,
     ):
         async with asyncio.TaskGroup() as group:
             for way in WAYS:
                 person = Person(session, running.origin + BASE, way)
-                group.create_task(leave_and_look(running.port, person, way, way))
-        reading = await BareClient.asking(running.port, STREAM, "bia")
+                group.create_task(leave_and_look(port, person, way, way))
+        reading = await BareClient.asking(port, STREAM, "bia")
         await reading.read_events(4)
         stop = asyncio.create_task(running.stopped())
         await reading.read_to_end()
@@ -134,6 +118,28 @@ async def test_under_run_app_nothing_is_lost_and_sigterm_stores_what_is_live(
     assert stored == [(reading.text, "partial")]
     for bad in ("Traceback", "never retrieved", "ERROR", "Warning"):
         assert bad not in running.output, running.output
+
+
+@both_cancellations
+@both_ways_in
+async def test_under_run_app_nothing_is_lost_and_sigterm_stores_what_is_live(
+    database_url: str, *, cancel: bool, sub_app: bool
+) -> None:
+    port = free_port()
+    arguments = ["-m", "tests.host_app", "--port", str(port)]
+    arguments += ["--cancel"] if cancel else []
+    arguments += ["--sub-app"] if sub_app else []
+    await check_process(database_url, port, *arguments)
+
+
+async def test_under_gunicorn_nothing_is_lost_and_sigterm_stores_what_is_live(
+    database_url: str,
+) -> None:
+    port = free_port()
+    arguments = ["-m", "gunicorn", "tests.host_app:from_environment()"]
+    arguments += ["--worker-class", "aiohttp.GunicornWebWorker", "--workers", "2"]
+    arguments += ["--bind", f"{HOST}:{port}"]
+    await check_process(database_url, port, *arguments)
 
 
 @both_cancellations

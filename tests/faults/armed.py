@@ -99,7 +99,7 @@ def arm(specs: list[str]) -> None:
         failpoint = Failpoint(spec)
         _armed.setdefault(failpoint.point, []).append(failpoint)
     for module, place in (
-        (replies, "start_reply"),
+        (starting, "start_reply"),
         (journal, "append_chunks"),
         (journal, "close_replies"),
         (recovery, "bury"),
