@@ -163,11 +163,17 @@ async def _keep_running(embedded: EmbeddedPostgres) -> None:
     while True:
         status = await embedded.wait()
         logger.error("The embedded PostgreSQL ended with %d; starting again", status)
-        try:
-            await embedded.start()
-        except EmbeddedPostgresError as error:
-            logger.error("It does not start: %s", error)
+        while not await _starts(embedded):
             await asyncio.sleep(_RESTART_SECONDS)
+
+
+async def _starts(embedded: EmbeddedPostgres) -> bool:
+    try:
+        await embedded.start()
+    except EmbeddedPostgresError as error:
+        logger.error("It does not start: %s", error)
+        return False
+    return True
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
