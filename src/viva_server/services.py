@@ -163,7 +163,7 @@ async def _keep_running(embedded: EmbeddedPostgres) -> None:
     while True:
         status = await embedded.wait()
         logger.error("The embedded PostgreSQL ended with %d; starting again", status)
-        while not await _starts(embedded):
+        while not await _starts(embedded):  # noqa: ASYNC110
             await asyncio.sleep(_RESTART_SECONDS)
 
 
