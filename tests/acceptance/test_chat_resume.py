@@ -189,12 +189,14 @@ async def test_a_stop_stores_what_there_is_and_is_idempotent(database_url: str) 
 
 async def test_a_stop_before_the_first_word_ends_with_done(database_url: str) -> None:
     dictation = Dictation()
-    async with chat_host(database_url, dictation) as host:
-        async with host.ana.stream("oi") as stream:
-            message_id = (await stream.event()).data["message_id"]
-            await dictation.begun()
-            await host.ana.post(f"/viva/chat/stream/{message_id}/stop")
-            [done] = await stream.rest()
+    async with (
+        chat_host(database_url, dictation) as host,
+        host.ana.stream("oi") as stream,
+    ):
+        message_id = (await stream.event()).data["message_id"]
+        await dictation.begun()
+        await host.ana.post(f"/viva/chat/stream/{message_id}/stop")
+        [done] = await stream.rest()
     assert done.data["done"] is True
     assert (done.data["status"], done.data["finish_reason"]) == ("failed", "stopped")
 
@@ -237,7 +239,7 @@ async def test_a_key_with_another_body_is_422(
         first = await host.ana.post("/viva/chat", {"mensagem": "oi"}, headers=key)
         if "session_id" in other:
             other = {"session_id": first.json["session_id"]}
-        body = {"mensagem": "oi", **other}
+        body: dict[str, object] = {"mensagem": "oi", **other}
         answer = await host.ana.post("/viva/chat", body, headers=key)
         # `contexto` and `prompt_extra` are no part of the body that has to be equal.
         body = {"mensagem": "oi", "contexto": [1], "prompt_extra": "x"}

@@ -303,7 +303,7 @@ async def _async_user(_: web.Request) -> str:
         (lambda _: "a\0", 401),
         (lambda _: "\ud800", 401),
         (lambda _: 7, 500),
-        (lambda _: {}["missing"], 500),
+        (lambda request: request["missing"], 500),
     ],
 )
 async def test_a_hosts_own_check_says_who_asks(
