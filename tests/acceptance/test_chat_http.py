@@ -208,7 +208,7 @@ async def test_a_reply_without_a_word_has_failed(database_url: str) -> None:
     async with chat_host(database_url, saying()) as host:
         events = await streamed(host.ana, "oi")
         snapshot = await host.ana.snapshot()
-    assert events[-1].data["code"] == "empty_reply"
+    assert events[-1].data["code"] == "upstream_empty"
     assert snapshot["messages"][-1]["status"] == "failed"
     assert snapshot["messages"][-1]["finish_reason"] == "upstream_error"
 

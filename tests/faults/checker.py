@@ -21,6 +21,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from tests.faults.history import Event, History, ModelRun, Stored
@@ -108,9 +109,9 @@ def _expect(
     for event in events:
         person = persons[event.by]
         # A person without any stored message has lost it: the dump must have it.
-        for begun, messages in views[person] or [(len(history.events), {})]:
+        for begun, found in views[person] or [(len(history.events), {})]:
             if begun > event.index:
-                yield event, messages
+                yield event, found
 
 
 def _done_is_durable(history: History) -> Iterator[Broken]:
@@ -295,7 +296,7 @@ def _one_run_at_a_time(history: History) -> Iterator[Broken]:
             runs[session[run.question]].append(run)
     for session_id, of_session in runs.items():
         of_session.sort(key=lambda run: run.began)
-        for before, after in zip(of_session, of_session[1:], strict=False):
+        for before, after in pairwise(of_session):
             if after.began < before.ended - _CLOCK_SECONDS:
                 overlap = before.ended - after.began
                 yield Broken("I16", f"two runs at once ({overlap:.2f} s): {session_id}")

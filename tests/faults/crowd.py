@@ -11,7 +11,7 @@ from typing import Self
 from tests.fakes.model import FakeModel
 from tests.faults.checker import Verdict, check
 from tests.faults.client import Shown, Stream, ask
-from tests.faults.cluster import Cluster, Server
+from tests.faults.fleet import Fleet, Server
 from tests.faults.history import History
 from tests.faults.talk import Talk, close_history, live_replies, look, quiet
 
@@ -88,16 +88,16 @@ async def taken_over(dsn: str, owner: str, within_seconds: float = 60.0) -> floa
 
 
 async def judge(
-    cluster: Cluster, model: FakeModel, history: History, *, least_done: int
+    fleet: Fleet, model: FakeModel, history: History, *, least_done: int
 ) -> Verdict:
     """Wait for quiescence, look once more everywhere, check; the verdict is valid."""
-    await quiet(cluster.dsn)
+    await quiet(fleet.dsn)
     persons = sorted({e.facts["person"] for e in history.of("chat")
                       if e.kind == "invoke"})  # fmt: skip
     for person in persons[:20]:
-        for server in cluster.running:
+        for server in fleet.running:
             await look(history, server, person)
-    verdict = check(close_history(history, cluster.dsn, model), least_done=least_done)
+    verdict = check(close_history(history, fleet.dsn, model), least_done=least_done)
     assert verdict.word == "valid", (verdict.figures, verdict.broken[:10])
     return verdict
 

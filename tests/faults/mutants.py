@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,7 +34,7 @@ def _shows_first(kind: type[Any]) -> None:
         await asyncio.sleep(_GAP_SECONDS)
         await commit(self, items, store, lambda _reply, _row: None)
 
-    Journal._commit = shown_first  # type: ignore[assignment]
+    Journal._commit = shown_first  # type: ignore[method-assign]
 
 
 def show_before_commit() -> None:
@@ -54,7 +53,7 @@ def lose_last_chunk() -> None:
 
     def without_last(self: LiveReply) -> ClosedReply:
         whole = take_close(self)
-        return dataclasses.replace(whole, text=whole.text[:-1])
+        return whole._replace(text=whole.text[:-1])
 
     LiveReply.take_close = without_last  # type: ignore[method-assign]
 

@@ -53,7 +53,7 @@ class ChatHandlers:
         except ReaderCutError:
             raise OverloadedError from None
         if has_failed(ending):
-            failure = describe_failure(ending.error_code)
+            failure = describe_failure(ending)
             raise Problem(
                 502,
                 failure.code,

@@ -108,8 +108,10 @@ class Ownership:
             self._holds_lock = await add_process(connection, self.id, self._lock_key)
             self._is_registered = True
             return
-        if not await beat(connection, self.id):
-            self.fenced(self.id)
+        # The journal may find out first: then the answer is about the id before.
+        owner = self.id
+        if not await beat(connection, owner):
+            self.fenced(owner)
         elif not self._holds_lock:
             self._holds_lock = await take_lock(connection, self._lock_key)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
-from uuid import UUID
 
 import msgspec
 
+from viva_server.ids import new_id
 from viva_server.whatsapp.event_table import AWAITED
 from viva_server.whatsapp.events import parse_webhook
 from viva_server.whatsapp.finding import plain_tail
@@ -93,7 +92,7 @@ def make_delivery(
     form = cast("NormalForm", _hidden(parsed, secrets))
     kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in _KEPT_HEADERS}
     delivery = Delivery(
-        id=str(new_id()),
+        id=new_id(),
         dedupe_key=dedupe_key(form, stored).hex(),
         form=form,
         tail=hide(plain_tail(tail)[:_MAX_TAIL], secrets),
@@ -104,16 +103,6 @@ def make_delivery(
     )
     is_large = len(delivery.body_json) > MAX_STORED_BYTES
     return delivery.without_body() if is_large else delivery
-
-
-def new_id() -> UUID:
-    """Return a UUIDv7: ordered by the millisecond (RFC 9562 § 5.7)."""
-    milliseconds = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10)) & (2**74 - 1)
-    high, low = noise >> 62, noise & (2**62 - 1)
-    return UUID(
-        int=(milliseconds & (2**48 - 1)) << 80 | 7 << 76 | high << 64 | 2 << 62 | low
-    )
 
 
 def _hidden(value: object, secrets: Sequence[str]) -> object:
