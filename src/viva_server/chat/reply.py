@@ -57,18 +57,19 @@ class LiveReply(ReplyText):
         self._room.set()
 
     def feed(self, text: str) -> None:
-        """Take storable text from the responder; ends the reply at its limit."""
+        """Take storable text from the responder; ends the reply beyond its limit."""
         if self.end_reason is not None or not text:
             return
-        text = text[: self._max_chars - self._fed]
-        if text:
+        room = self._max_chars - self._fed
+        is_too_long = len(text) > room
+        if text := text[:room]:
             self._fed += len(text)
             self._pending.append(text)
             self._pending_chars += len(text)
             if self._pending_chars >= _MAX_PENDING_CHARS:
                 self._room.clear()
             self._journal.mark(self)
-        if self._fed >= self._max_chars:
+        if is_too_long:
             self.end("limit")
 
     @property
