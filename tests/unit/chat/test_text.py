@@ -39,6 +39,7 @@ ENDING = ending_of(
     status="complete",
     finish_reason="stop",
     error_code=None,
+    error_is_final=False,
     message_count=2,
 )
 
