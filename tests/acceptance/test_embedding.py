@@ -90,6 +90,48 @@ async def test_a_client_that_leaves_loses_nothing(
     assert loud == []
 
 
+@both_cancellations
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_client_that_leaves_in_silence_is_noticed(
+    database_url: str, *, cancel: bool, way: Way
+) -> None:
+    """Nothing is written then, so no write can fail and tell of it."""
+    dictation = Dictation()
+    app = create_app(
+        settings(database_url, disconnect_grace_seconds=0.3), respond=dictation
+    )
+    async with serving(app, handler_cancellation=cancel) as host:
+        port = int(host.origin.rpartition(":")[2])
+        reading = await BareClient.asking(port, "/api/v1/viva/chat/stream", "ana")
+        reply = await dictation.begun()
+        reply.say("um ")
+        await reading.read_events(2)
+        await reading.leave(way)
+        await asyncio.wait_for(reply.closed.wait(), 10)
+        snapshot = await eventually(
+            host.ana.snapshot, lambda seen: seen["active_reply"] is None
+        )
+    stored = snapshot["messages"][-1]
+    assert (stored["conteudo"], stored["finish_reason"]) == ("um ", "disconnected")
+
+
+@both_cancellations
+async def test_a_reader_whose_reply_has_ended_is_given_back(
+    database_url: str, *, cancel: bool
+) -> None:
+    app = create_app(settings(database_url), respond=saying("oi"))
+    async with serving(app, handler_cancellation=cancel) as host:
+        async with host.session.post(
+            f"{host.ana.base}/viva/chat/stream",
+            json={"mensagem": "oi"},
+            headers=host.ana.headers,
+        ) as response:
+            await response.read()
+        # The same connection takes the next request, so nothing tells of a leaving.
+        assert (await host.ana.ask("de novo")).status == 200
+        assert app[SERVICES].runtime.presence.readers == 0
+
+
 async def check_process(database_url: str, port: int, *arguments: str) -> None:
     """Run a host as a process; leave it in every way, then end it in mid-stream."""
     environment = {
