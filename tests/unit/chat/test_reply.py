@@ -178,28 +178,42 @@ async def test_a_responder_waits_while_too_much_is_not_committed(
     reply: LiveReply,
 ) -> None:
     reply.feed("x" * (BACKLOG_CHARS - 1))
-    assert not reply.is_full
+    fullness = [reply.is_full]
     reply.feed("x")
-    assert reply.is_full
+    fullness.append(reply.is_full)
     waiting = asyncio.create_task(reply.room())
     await asyncio.sleep(0)
     chunk = reply.take_chunk()
     assert chunk is not None
+    await asyncio.sleep(0)
     # What is taken is not stored yet: the room comes with the commit.
-    assert reply.is_full
     assert not waiting.done()
     reply.committed(chunk.text)
     await waiting
-    assert not reply.is_full
+    assert [*fullness, reply.is_full] == [False, True, False]
 
 
-async def test_an_end_lets_a_waiting_responder_go(reply: LiveReply) -> None:
+async def test_a_second_backlog_waits_for_its_own_commit(reply: LiveReply) -> None:
     reply.feed("x" * BACKLOG_CHARS)
+    first = reply.take_chunk()
+    reply.feed("y" * BACKLOG_CHARS)
     waiting = asyncio.create_task(reply.room())
     await asyncio.sleep(0)
-    reply.end("stopped")
+    assert first is not None
+    reply.committed(first.text)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert commit(reply).text[0] == "y"
     await waiting
-    assert reply.end_asked.is_set()
+
+
+def test_an_end_stops_the_responder_once(reply: LiveReply) -> None:
+    stops: list[bool] = []
+    reply.on_end = lambda: stops.append(True)
+    reply.feed("x" * BACKLOG_CHARS)
+    reply.end("stopped")
+    reply.end("shutdown")
+    assert (stops, reply.is_full) == ([True], False)
 
 
 def test_a_dropped_reply_forgets_what_nobody_saw(
