@@ -1,8 +1,11 @@
 """viva_server in a host's application, with the host's own model and log-in.
 
-    VIVA_DATABASE_URL=postgresql://localhost/viva python examples/embed.py
+    python examples/embed.py
     curl -N localhost:8080/api/v1/viva/chat/stream -H 'X-User: ana' \
         -H 'Content-Type: application/json' -d '{"mensagem": "oi"}'
+
+Settings come from the environment (docs/operations.md); without VIVA_DATABASE_URL an
+embedded PostgreSQL is used.
 """
 
 from __future__ import annotations
@@ -33,8 +36,7 @@ async def hello(_: web.Request) -> web.Response:
 
 app = web.Application()
 app.router.add_get("/", hello)
-config = viva_server.Config(database_url=os.environ["VIVA_DATABASE_URL"])
-viva_server.setup(app, config, respond=respond, authenticate=authenticate)
+viva_server.setup(app, respond=respond, authenticate=authenticate)
 
 if __name__ == "__main__":
     web.run_app(app, port=int(os.environ.get("PORT", "8080")))

@@ -21,8 +21,8 @@ async def respond(conversation: viva_server.Conversation) -> AsyncIterator[str]:
     """Spell the person's message, one word at a time.
 
     It runs in a task of its own. A client that leaves does not end it at once; when
-    the reply is stopped it gets CancelledError here, so close what you open in `finally`;
-    what it gave is stored.
+    the reply is stopped it gets CancelledError here: close what you open in `finally`.
+    What it gave is stored.
     """
     newest = conversation.messages[-1]  # always the user's; older ones stand before
     words = newest.content.split()

@@ -12,7 +12,8 @@ import pytest
 from tests.chat_host import HOST, SECRET, Person, client, eventually
 from tests.programs import ROOT, free_port, program
 
-STREAM = """curl -sS -N $BASE/api/v1/viva/chat/stream -H "Authorization: Bearer $TOKEN" \
+STREAM = """curl -sS -N $BASE/api/v1/viva/chat/stream \
+-H "Authorization: Bearer $TOKEN" \
 -H "Content-Type: application/json" \
 -d '{"mensagem":"teste persistencia","contexto":[]}' | head -n 20"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,13 +40,20 @@ async def example(
     name: str, database_url: str, **environment: str
 ) -> AsyncIterator[Program]:
     """Run an example; at the block's end it stops on SIGTERM without a complaint."""
-    port = free_port()
+    path = str(Path("examples") / name)
+    async with stopping(path, free_port(), database_url, **environment) as running:
+        yield running
+
+
+@asynccontextmanager
+async def stopping(
+    path: str, port: int, database_url: str, **environment: str
+) -> AsyncIterator[Program]:
     environment = {
         "VIVA_DATABASE_URL": database_url,
         "PORT": str(port),
         **environment,
     }
-    path = str(Path("examples") / name)
     async with program(path, port=port, environment=environment) as running:
         yield running
         assert await running.stopped() == 0
@@ -80,6 +88,21 @@ async def test_embed(database_url: str) -> None:
         assert await ask(ana, "olá 😀") == "Você disse: olá 😀"
         assert await page(ana, running.origin) == "the host's own page\n"
     assert refused.status == 401
+
+
+async def test_the_program_in_the_readme(database_url: str, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    port = free_port()
+    assert "port=8080" in code
+    path = tmp_path / "readme.py"
+    path.write_text(code.replace("port=8080", f"port={port}"), "utf-8")
+    async with (
+        stopping(str(path), port, database_url) as running,
+        client() as session,
+    ):
+        ana = Person(session, running.origin + "/api/v1")
+        assert await ask(ana, "oi") == "You said: oi "
 
 
 async def test_subapp(database_url: str) -> None:

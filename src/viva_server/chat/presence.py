@@ -40,7 +40,9 @@ class Presence:
         far: FarReplies,
         grace_seconds: float,
         away_seconds: Callable[[], float],
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
+        self.keep_alive_seconds = keep_alive_seconds
         self.local: dict[str, LiveReply] = {}
         self._database = database
         self._owner = owner
@@ -128,7 +130,7 @@ class Presence:
         elif reader.writing_since is not None:
             if now - reader.writing_since > WRITE_DEADLINE_SECONDS:
                 reader.connection.abort()
-        elif now - reader.last_write > KEEP_ALIVE_SECONDS:
+        elif now - reader.last_write > self.keep_alive_seconds:
             reader.last_write = now
             reader.is_silent = True
             reader.wake()
