@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
+from viva_server.errors import EmbeddedPostgresError
+from viva_server.store.data_folder import FolderLock
 from viva_server.store.embedded import EmbeddedPostgres
 from viva_server.store.migrate import load_migrations
 
@@ -47,6 +50,31 @@ def data_folder() -> Iterator[Path]:
 def copy_cluster(source: Path, target: Path) -> None:
     """Copy the cluster of a stopped server; far cheaper than initdb."""
     subprocess.run(["cp", "-a", source / "postgres", target / "postgres"], check=True)
+
+
+@asynccontextmanager
+async def tcp_port(server: PostgresServer) -> AsyncIterator[int]:
+    """Give a port of 127.0.0.1 that leads to a server, which has a socket only."""
+    address = parse_dsn(server.admin_dsn)
+    path = f"{address['host']}/.s.PGSQL.{address.get('port', '5432')}"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_unix_connection(path)
+        await asyncio.gather(_pass_on(reader, forth), _pass_on(back, writer))
+
+    relay = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield relay.sockets[0].getsockname()[1]
+    finally:
+        relay.close()
+        await relay.wait_closed()
+
+
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with closing(sink):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
 
 
 class PostgresServer:
@@ -109,3 +137,13 @@ class PostgresServer:
         finally:
             if self.pid is not None:
                 run_sql(self.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether no server has taken the data folder."""
+    lock = FolderLock(folder)
+    with suppress(EmbeddedPostgresError):
+        lock.acquire()
+        lock.release()
+        return True
+    return False

@@ -24,7 +24,6 @@ from tests.faults.mutants import MUTANTS
 from viva_server import cli
 from viva_server.chat import journal, recovery
 from viva_server.errors import StoreUnavailableError
-from viva_server.store import replies
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,7 +99,7 @@ def arm(specs: list[str]) -> None:
         failpoint = Failpoint(spec)
         _armed.setdefault(failpoint.point, []).append(failpoint)
     for module, place in (
-        (replies, "start_reply"),
+        (starting, "start_reply"),
         (journal, "append_chunks"),
         (journal, "close_replies"),
         (recovery, "bury"),

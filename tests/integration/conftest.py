@@ -1,60 +1,18 @@
-"""The database layer's own server, database and event loops."""
+"""What the tests of the database layer add to the fixtures of all tests."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import psycopg2
 import pytest
-import uvloop
 
-from tests.integration.pg_server import PgServer
+from tests.postgres import PostgresServer
 from viva_server.store.db import Database
 
-_numbers = itertools.count(1)
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "both_loops: run on asyncio's event loop and on uvloop"
-    )
-
-
-def pytest_asyncio_loop_factories(
-    item: pytest.Item,
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    if item.get_closest_marker("both_loops") is None:
-        return {"asyncio": asyncio.new_event_loop}
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(scope="session")
-def pg_server() -> Iterator[PgServer]:
-    """A server that a test may stop or crash, and starts again."""
-    server = PgServer()
-    try:
-        server.create()
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-def dsn(pg_server: PgServer) -> str:
-    """The way to a fresh database through the unix socket."""
-    name = f"test_{next(_numbers)}"
-    with closing(psycopg2.connect(f"{pg_server.socket_dsn} dbname=postgres")) as admin:
-        admin.autocommit = True
-        admin.cursor().execute(f"CREATE DATABASE {name}")
-    return f"{pg_server.socket_dsn} dbname={name}"
-
-
-@pytest.fixture
-async def db(dsn: str) -> AsyncIterator[Database]:
-    """An open Database with one empty table, things (id, word)."""
+@asynccontextmanager
+async def _with_things(dsn: str) -> AsyncIterator[Database]:
     database = Database(dsn, pool_size=4)
     await database.open()
     await database.execute_script(
@@ -65,3 +23,23 @@ async def db(dsn: str) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    """An open Database with one empty table, things (id, word)."""
+    async with _with_things(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+def own_database_url(own_postgres: PostgresServer) -> str:
+    """The connection string of a database on the server of this test alone."""
+    return own_postgres.admin_dsn
+
+
+@pytest.fixture
+async def own_db(own_database_url: str) -> AsyncIterator[Database]:
+    """The same as db, on the server of this test alone."""
+    async with _with_things(own_database_url) as database:
+        yield database

@@ -10,14 +10,15 @@ import signal
 import socket
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 
 import aiopg.connection
+import psycopg2
 import pytest
 from sqlalchemy import text
 
-from tests.integration.pg_server import PgServer
+from tests.postgres import PostgresServer, run_sql
 from viva_server.errors import ConstraintError, StoreUnavailableError
 from viva_server.store.address import parse_address
 from viva_server.store.db import Database
@@ -33,9 +34,11 @@ _SLEEP = text("SELECT pg_sleep(:seconds)")
 
 
 @pytest.fixture
-async def other(dsn: str) -> AsyncIterator[Database]:
+async def other(database_url: str) -> AsyncIterator[Database]:
     """A second Database on the same one, with short limits and two connections."""
-    database = Database(dsn, pool_size=2, acquire_seconds=0.3, query_seconds=0.5)
+    database = Database(
+        database_url, pool_size=2, acquire_seconds=0.3, query_seconds=0.5
+    )
     await database.open()
     try:
         yield database
@@ -47,6 +50,30 @@ async def _count(db: Database) -> int:
     (row,) = await db.fetch_statement(_COUNT)
     found: int = row.n
     return found
+
+
+def _end_connections(dsn: str) -> None:
+    """Have the server end all connections to a database, as at a stop."""
+    run_sql(
+        dsn,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+
+
+def _crash_a_backend(dsn: str) -> None:
+    """Kill one backend: the server ends all others, recovers and starts again."""
+    ((pid,),) = run_sql(
+        dsn, "SELECT min(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%'"
+    )
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(psycopg2.OperationalError):
+            if not run_sql(dsn, f"SELECT FROM pg_stat_activity WHERE pid = {pid}"):
+                return
+        time.sleep(0.02)
+    raise TimeoutError
 
 
 @contextmanager
@@ -77,8 +104,10 @@ async def test_a_hundred_cancelled_inserts_are_all_stored(db: Database) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_cancelled_caller_leaves_its_connection_healthy(dsn: str) -> None:
-    database = Database(dsn, pool_size=1)
+async def test_a_cancelled_caller_leaves_its_connection_healthy(
+    database_url: str,
+) -> None:
+    database = Database(database_url, pool_size=1)
     await database.open()
     (before,) = await database.fetch_statement(_PID)
     task = asyncio.create_task(database.fetch_statement(_SLEEP, seconds=0.1))
@@ -132,31 +161,32 @@ async def test_a_killed_backend_under_a_statement_is_of_unknown_outcome(
     await connection.close()
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("end", [_end_connections, _crash_a_backend])
 async def test_a_restart_is_not_seen_by_a_pool_at_rest(
-    pg_server: PgServer, db: Database, mode: str
+    own_database_url: str, own_db: Database, end: Callable[[str], None]
 ) -> None:
+    db = own_db
     await asyncio.gather(*(db.fetch_statement(_SLEEP, seconds=0.05) for _ in range(4)))
     # The call blocks the event loop, which so has no chance to see the pool die.
-    pg_server.restart(mode)
+    end(own_database_url)
     assert await asyncio.gather(*(_count(db) for _ in range(4))) == [0, 0, 0, 0]
 
 
-async def test_a_link_at_rest_knows_that_the_server_left(
-    pg_server: PgServer, dsn: str
-) -> None:
-    link = await connect(parse_address(dsn), connect_seconds=3, query_seconds=5)
+async def test_a_link_at_rest_knows_that_the_server_left(database_url: str) -> None:
+    link = await connect(
+        parse_address(database_url), connect_seconds=3, query_seconds=5
+    )
     assert link.still_open()
-    pg_server.restart()
+    _end_connections(database_url)
     assert not link.still_open()
 
 
-async def test_a_former_primary_is_left(db: Database, dsn: str) -> None:
-    name = parse_address(dsn)["dbname"]
+async def test_a_former_primary_is_left(db: Database, database_url: str) -> None:
+    name = parse_address(database_url)["dbname"]
     await db.execute_script(
         f"ALTER DATABASE {name} SET default_transaction_read_only = on"
     )
-    database = Database(dsn, pool_size=1)
+    database = Database(database_url, pool_size=1)
     with pytest.raises(StoreUnavailableError) as caught:
         await database.fetch_statement(_INSERT, id=1)
     assert not caught.value.outcome_unknown
@@ -169,7 +199,7 @@ async def test_a_former_primary_is_left(db: Database, dsn: str) -> None:
 
 
 async def test_a_crash_loses_nothing_that_was_confirmed(
-    pg_server: PgServer, db: Database
+    own_postgres: PostgresServer, own_db: Database
 ) -> None:
     confirmed: set[int] = set()
     unknown: set[int] = set()
@@ -177,7 +207,7 @@ async def test_a_crash_loses_nothing_that_was_confirmed(
     async def insert(numbers: range) -> None:
         for number in numbers:
             try:
-                await db.fetch_statement(_INSERT, id=number)
+                await own_db.fetch_statement(_INSERT, id=number)
                 confirmed.add(number)
             except StoreUnavailableError as error:
                 if error.outcome_unknown:
@@ -186,32 +216,33 @@ async def test_a_crash_loses_nothing_that_was_confirmed(
 
     writers = [asyncio.create_task(insert(range(start, 2000, 4))) for start in range(4)]
     await asyncio.sleep(0.1)
-    await asyncio.to_thread(pg_server.restart, "immediate")
+    await own_postgres.crash()
+    await own_postgres.start()
     await asyncio.gather(*writers)
-    rows = await db.fetch_statement(text("SELECT id FROM things"))
+    rows = await own_db.fetch_statement(text("SELECT id FROM things"))
     stored = {row.id for row in rows}
     assert confirmed <= stored <= confirmed | unknown
     assert max(confirmed) > 1900
 
 
 async def test_a_server_that_is_away_is_reported_and_found_again(
-    pg_server: PgServer, db: Database, dsn: str
+    own_postgres: PostgresServer, own_db: Database, own_database_url: str
 ) -> None:
-    late = Database(dsn)
-    pg_server.stop()
+    late = Database(own_database_url)
+    await own_postgres.stop()
     try:
-        for database in (db, late):
+        for database in (own_db, late):
             with pytest.raises(StoreUnavailableError) as caught:
                 await database.open()
             assert not caught.value.outcome_unknown
     finally:
-        pg_server.start()
+        await own_postgres.start()
     await late.open()
-    assert await _count(late) == await _count(db) == 0
+    assert await _count(late) == await _count(own_db) == 0
     await late.close()
 
 
-async def test_refused_connections_leave_nothing_behind(pg_server: PgServer) -> None:
+async def test_refused_connections_leave_nothing_behind() -> None:
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"postgresql://viva@127.0.0.1:{unused.getsockname()[1]}/postgres"
@@ -268,11 +299,11 @@ async def test_the_line_for_a_connection_is_bounded(
 
 
 async def test_above_1024_sockets_errors_are_errors(
-    pg_server: PgServer, dsn: str, db: Database
+    own_postgres: PostgresServer, own_database_url: str, own_db: Database
 ) -> None:
     real_select = select.select
     with _many_sockets(1200):
-        database = Database(dsn, pool_size=3)
+        database = Database(own_database_url, pool_size=3)
         await database.open()
         started = time.monotonic()
         await database.fetch_statement(_INSERT, id=1)
@@ -286,7 +317,7 @@ async def test_above_1024_sockets_errors_are_errors(
         with pytest.raises(StoreUnavailableError):
             await connection.fetch_statement(_PID)
         await connection.close()
-        await asyncio.to_thread(pg_server.restart, "fast")
+        await own_postgres.restart()
         assert await _count(database) == 1
         assert time.monotonic() - started < 5
         await database.close()
@@ -294,8 +325,8 @@ async def test_above_1024_sockets_errors_are_errors(
     assert aiopg.connection.__dict__["select"] is not select
 
 
-async def test_close_waits_for_what_runs(db: Database, dsn: str) -> None:
-    database = Database(dsn)
+async def test_close_waits_for_what_runs(db: Database, database_url: str) -> None:
+    database = Database(database_url)
     task = asyncio.create_task(database.fetch_statement(_SLEEP, seconds=0.2))
     await asyncio.sleep(0.1)
     await database.close()
@@ -304,8 +335,10 @@ async def test_close_waits_for_what_runs(db: Database, dsn: str) -> None:
         await database.fetch_statement(_COUNT)
 
 
-async def test_close_is_bounded_and_tells_who_waits(db: Database, dsn: str) -> None:
-    database = Database(dsn, pool_size=1)
+async def test_close_is_bounded_and_tells_who_waits(
+    db: Database, database_url: str
+) -> None:
+    database = Database(database_url, pool_size=1)
     running = asyncio.create_task(database.fetch_statement(_SLEEP, seconds=30))
     waiting = asyncio.create_task(database.fetch_statement(_COUNT))
     await asyncio.sleep(0.1)
@@ -319,9 +352,9 @@ async def test_close_is_bounded_and_tells_who_waits(db: Database, dsn: str) -> N
 
 
 async def test_close_ends_a_transaction_that_stands_still(
-    db: Database, dsn: str
+    db: Database, database_url: str
 ) -> None:
-    database = Database(dsn)
+    database = Database(database_url)
 
     async def work() -> None:
         async with database.transaction() as transaction:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from tests.integration.pg_server import PgServer
+from tests.postgres import PostgresServer, tcp_port
 from viva_server.errors import (
     ConfigError,
     ConstraintError,
@@ -166,8 +166,10 @@ async def test_a_deadlock_can_be_repeated(db: Database) -> None:
     assert {type(each) for each in found} == {type(None), TransientStoreError}
 
 
-async def test_every_connection_is_durable_and_bounded(dsn: str) -> None:
-    async with _opened(f"{dsn} options='-c synchronous_commit=off'") as database:
+async def test_every_connection_is_durable_and_bounded(database_url: str) -> None:
+    async with _opened(
+        f"{database_url} options='-c synchronous_commit=off'"
+    ) as database:
         show = text(
             "SELECT current_setting('synchronous_commit'),"
             " current_setting('statement_timeout'), current_setting('lock_timeout'),"
@@ -181,8 +183,10 @@ async def test_every_connection_is_durable_and_bounded(dsn: str) -> None:
     assert row == expected
 
 
-async def test_a_stronger_durability_stays(dsn: str) -> None:
-    async with _opened(f"{dsn} options='-c synchronous_commit=remote_apply'") as found:
+async def test_a_stronger_durability_stays(database_url: str) -> None:
+    async with _opened(
+        f"{database_url} options='-c synchronous_commit=remote_apply'"
+    ) as found:
         assert (await found.check_server()).synchronous_commit == "remote_apply"
 
 
@@ -193,14 +197,14 @@ async def test_the_server_is_known(db: Database) -> None:
     assert not facts.fsync
 
 
-async def test_another_encoding_is_refused(db: Database, dsn: str) -> None:
+async def test_another_encoding_is_refused(db: Database, database_url: str) -> None:
     connection = await db.connect()
     await connection.execute_script("DROP DATABASE IF EXISTS latin")
     await connection.execute_script(
         "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0"
     )
     await connection.close()
-    async with _opened(f"{dsn} dbname=latin") as database:
+    async with _opened(f"{database_url} dbname=latin") as database:
         with pytest.raises(ConfigError, match="encoding is LATIN1, not UTF8"):
             await database.check_server()
 
@@ -214,32 +218,37 @@ async def test_only_known_versions_are_accepted(version: int, good: bool) -> Non
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1,127.0.0.1"])
-async def test_every_form_of_address_connects(pg_server: PgServer, host: str) -> None:
-    # ::1 refuses: the server listens on 127.0.0.1 only.
-    dsn = f"host={host} port={pg_server.port} user=viva dbname=postgres"
-    async with _opened(dsn) as database:
-        (row,) = await database.fetch_statement(text("SELECT inet_server_port() AS p"))
-    assert row.p == pg_server.port
+async def test_every_form_of_address_connects(
+    postgres: PostgresServer, host: str
+) -> None:
+    # ::1 refuses: the port is of 127.0.0.1 only.
+    async with (
+        tcp_port(postgres) as port,
+        _opened(f"host={host} port={port} user=viva dbname=postgres") as database,
+    ):
+        assert await database.fetch("ping") == [(1,)]
 
 
-async def test_a_url_connects(pg_server: PgServer) -> None:
-    async with _opened(f"{pg_server.tcp_url}/postgres") as database:
-        assert await database.fetch("server_facts")
+async def test_a_url_connects(postgres: PostgresServer) -> None:
+    async with (
+        tcp_port(postgres) as port,
+        _opened(f"postgresql://viva@127.0.0.1:{port}/postgres") as database,
+    ):
+        assert await database.fetch("ping") == [(1,)]
 
 
 async def test_a_refused_login_says_so_without_the_password(
-    pg_server: PgServer,
+    postgres: PostgresServer,
 ) -> None:
-    database = Database(
-        f"postgresql://nobody:geheim@127.0.0.1:{pg_server.port}/postgres"
-    )
-    with pytest.raises(
-        StoreUnavailableError, match='role "nobody" does not exist'
-    ) as e:
-        await database.open()
-    assert not e.value.outcome_unknown
-    assert "geheim" not in str(e.value)
-    await database.close()
+    async with tcp_port(postgres) as port:
+        database = Database(f"postgresql://nobody:geheim@127.0.0.1:{port}/postgres")
+        with pytest.raises(
+            StoreUnavailableError, match='role "nobody" does not exist'
+        ) as e:
+            await database.open()
+        assert not e.value.outcome_unknown
+        assert "geheim" not in str(e.value)
+        await database.close()
 
 
 async def test_core_statements_are_compiled_once_and_bound_each_time(

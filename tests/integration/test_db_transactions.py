@@ -106,8 +106,10 @@ async def test_a_lost_connection_at_commit_is_of_unknown_outcome(db: Database) -
     assert await _count(db) == 0
 
 
-async def test_a_slow_commit_is_of_unknown_outcome_and_may_be_stored(dsn: str) -> None:
-    database = Database(dsn, query_seconds=0.3)
+async def test_a_slow_commit_is_of_unknown_outcome_and_may_be_stored(
+    database_url: str,
+) -> None:
+    database = Database(database_url, query_seconds=0.3)
     await database.open()
     # A deferred trigger makes COMMIT take its time; the server is not told to stop.
     await database.execute_script(
@@ -134,9 +136,9 @@ async def test_a_slow_commit_is_of_unknown_outcome_and_may_be_stored(dsn: str) -
 
 
 async def test_a_cancelled_block_rolls_back_and_gives_its_connection_back(
-    dsn: str, db: Database
+    database_url: str, db: Database
 ) -> None:
-    one = Database(dsn, pool_size=1)
+    one = Database(database_url, pool_size=1)
     await one.open()
 
     async def work() -> None:

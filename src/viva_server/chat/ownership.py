@@ -65,6 +65,9 @@ class Ownership:
         Raises:
             StoreUnavailableError: the database cannot be reached.
         """
+        # Again: a host may have forked since (gunicorn --preload), and two processes
+        # must never share an id.
+        self._renew_identity()
         await self._connect()
         await self._beat()
         self._task = asyncio.create_task(self._run(), name="viva heartbeat")
