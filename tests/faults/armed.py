@@ -22,7 +22,7 @@ from aiohttp import web
 
 from tests.faults.mutants import MUTANTS
 from viva_server import cli
-from viva_server.chat import journal, recovery
+from viva_server.chat import journal, recovery, starting
 from viva_server.errors import StoreUnavailableError
 
 P = ParamSpec("P")
