@@ -30,7 +30,7 @@ async def killed_at_random(
     fleet: Fleet, model: FakeModel, *, kills: int, persons: int = 80
 ) -> Figures:
     """kill -9 at random times, under `persons` streams on two servers."""
-    model.scripts = [Script(tokens=50, interval_ms=40)]
+    model.scripts = [Script(tokens=25, interval_ms=80)]
     history, slowest = History(), []
     await fleet.start(2)
     await fleet.may_judge()
@@ -179,7 +179,7 @@ async def told_to_stop(
     fleet: Fleet, model: FakeModel, *, readers: int, stalled: int = 0
 ) -> Figures:
     """SIGTERM under readers: each gets `done`, the process exits 0 in 6 s."""
-    model.scripts = [Script(tokens=100_000, interval_ms=200)]
+    model.scripts = [Script(tokens=100_000, interval_ms=200.0)]
     (server,) = await fleet.start(1, max_reply_chars="10000000")
     streams: list[Stream] = []
     for begin in range(0, readers, 100):
@@ -217,7 +217,7 @@ async def _stalled_reader(server: Server, number: int) -> Stream:
         "POST",
         "/viva/chat/stream",
         user=f"stalled {number}",
-        body={"mensagem": "model:tokens=-1,interval_ms=0.2"},
+        body={"mensagem": "model:tokens=-1,interval_ms=0"},
         receive_buffer=4096,
     )
 

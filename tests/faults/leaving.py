@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.model import FakeModel, ModelRequest
+from tests.fakes.model import FakeModel
+from tests.fakes.model_answer import ModelRequest
 from tests.fakes.script import Script
 from tests.faults.client import (
     Stream,

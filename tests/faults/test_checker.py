@@ -11,6 +11,7 @@ from tests.fakes.model import FakeModel
 from tests.fakes.script import Script
 from tests.faults.checker import check
 from tests.faults.crowd import Crowd
+from tests.faults.dying import frozen
 from tests.faults.fleet import Fleet, Server
 from tests.faults.history import History
 from tests.faults.talk import close_history, quiet
@@ -92,3 +93,11 @@ async def test_a_real_server_with_a_defect_is_found_out(
     await quiet(fleet.dsn)
     verdict = check(close_history(history, fleet.dsn, model))
     assert invariant in {broken.invariant for broken in verdict.broken}, verdict
+
+
+async def test_a_real_server_without_the_fence_is_found_out(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    armed = ["mutant:write_when_dead"]
+    with pytest.raises(AssertionError):
+        await frozen(fleet, model, seconds=4.0, armed=armed, persons=5)
