@@ -12,10 +12,11 @@ from typing import Any
 
 from tests.fakes.model import FakeModel
 from tests.fakes.script import Script
-from tests.faults.client import Stream, ask, call, first_text, read_all
+from tests.faults.client import ask, call, first_text, read_all
 from tests.faults.crowd import Crowd, judge, last_of, opened, percentile, taken_over
 from tests.faults.fleet import Fleet, Server
 from tests.faults.history import History
+from tests.faults.stalling import LONG_CHARS, long_reply, say_long, stall
 from tests.faults.talk import dump
 
 Figures = dict[str, Any]
@@ -179,16 +180,16 @@ async def told_to_stop(
     fleet: Fleet, model: FakeModel, *, readers: int, stalled: int = 0
 ) -> Figures:
     """SIGTERM under readers: each gets `done`, the process exits 0 in 6 s."""
-    model.scripts = [Script(tokens=100_000, interval_ms=200.0)]
-    (server,) = await fleet.start(1, max_reply_chars="10000000")
-    streams: list[Stream] = []
+    model.scripts = [long_reply(), Script(tokens=100_000, interval_ms=200)]
+    (server,) = await fleet.start(1, max_reply_chars=str(LONG_CHARS))
+    message_id = await say_long(server)
+    streams = []
     for begin in range(0, readers, 100):
         names = [f"person {n}" for n in range(begin, min(begin + 100, readers))]
         streams += await opened(server, names, "speak")
     tasks = [asyncio.create_task(read_all(stream)) for stream in streams]
-    stuck = [await _stalled_reader(server, n) for n in range(stalled)]
-    if stuck:
-        await asyncio.sleep(4.0)
+    stuck = [await stall(server, message_id) for _ in range(stalled)]
+    await asyncio.sleep(0.5)
     server.signal(signal.SIGTERM)
     began = time.monotonic()
     code = await server.exit_code(within_seconds=20)
@@ -208,18 +209,6 @@ async def told_to_stop(
     assert code == 0, server.log[-3000:]
     assert took < 6.0, f"{took:.1f} s"
     return {"readers": readers, "stalled": stalled, "exit_s": round(took, 2)}
-
-
-async def _stalled_reader(server: Server, number: int) -> Stream:
-    """Ask for an endless reply and never read it."""
-    return await Stream.open(
-        server.port,
-        "POST",
-        "/viva/chat/stream",
-        user=f"stalled {number}",
-        body={"mensagem": "model:tokens=-1,interval_ms=0"},
-        receive_buffer=4096,
-    )
 
 
 async def told_twice_to_stop(fleet: Fleet, model: FakeModel) -> Figures:
