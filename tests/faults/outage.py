@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -169,3 +170,31 @@ async def answers_while_away(
     )
     assert last_of(await read_all(stream)) is not None
     return {"posts": len(answers), "slowest_503_s": round(took, 2)}
+
+
+async def told_to_stop_while_away(
+    fleet: Fleet, model: FakeModel, postgres: PostgresServer, *, readers: int
+) -> Figures:
+    """SIGTERM without a database: in time, no false `done`; the next start closes."""
+    model.scripts = [Script(tokens=1000, interval_ms=20)]
+    (server,) = await fleet.start(1)
+    streams = await opened(server, [f"person {n}" for n in range(readers)], "speak")
+    tasks = [asyncio.create_task(read_all(stream)) for stream in streams]
+    await postgres.stop()
+    await asyncio.sleep(0.5)
+    server.signal(signal.SIGTERM)
+    began = time.monotonic()
+    code = await server.exit_code()
+    took = time.monotonic() - began
+    await asyncio.gather(*tasks)
+    assert all(s.ended == "broken" and last_of(s) is None for s in streams)
+    assert took < 6.5, f"{took:.1f} s"
+    await postgres.start()
+    await fleet.start(1)
+    await quiet(fleet.dsn, within_seconds=60)
+    stored = {m.id: m for m in dump(fleet.dsn)}
+    for stream in streams:
+        reply = stored[stream.headers["viva-message-id"]]
+        assert reply.text.startswith(stream.text)
+        assert (reply.status, reply.finish_reason) == ("partial", "crashed")
+    return {"readers": readers, "exit_s": round(took, 2), "exit_code": code}

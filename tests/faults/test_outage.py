@@ -62,3 +62,12 @@ async def test_new_messages_get_503_while_the_database_is_away(
     own_fleet: Fleet, own_postgres: PostgresServer, model: FakeModel
 ) -> None:
     await outage.answers_while_away(own_fleet, model, own_postgres)
+
+
+async def test_sigterm_without_a_database_ends_in_time_and_says_nothing_false(
+    own_fleet: Fleet, own_postgres: PostgresServer, model: FakeModel
+) -> None:
+    figures = await outage.told_to_stop_while_away(
+        own_fleet, model, own_postgres, readers=20
+    )
+    assert figures["exit_code"] == 0
