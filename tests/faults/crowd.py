@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 
 class Crowd:
-    """Persons who ask one question after another until the block ends.
+    """Persons who ask one question after another: so many, or until the block ends.
 
     The end of the block waits for the questions that are under way.
     """
@@ -63,9 +63,9 @@ class Crowd:
 
     async def _ask_on(self, person: str) -> None:
         for number in itertools.count(1):
-            if self._is_over and number > 1:
+            if number > (self._questions or number):
                 return
-            if self._questions is not None and number > self._questions:
+            if self._questions is None and self._is_over and number > 1:
                 return
             text = f"{person} asks {number}"
             talk = Talk(self._history, self._servers, person=person, text=text)

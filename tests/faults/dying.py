@@ -68,10 +68,9 @@ async def killed_at(
     await fleet.may_judge()
     victims = []
     for point in points:
-        passing = random.randint(1, 4) if "start_reply" in point else 6
-        passing = persons if point.startswith(("done", "close")) else passing
-        (victim,) = await fleet.start(1, armed=[f"{point}:kill@{passing // 2 or 1}"])
-        victims.append(victim)
+        # A close is one commit for many replies, so the first of it has to do.
+        passing = 1 if point.startswith("close") else random.randint(2, persons // 2)
+        victims += await fleet.start(1, armed=[f"{point}:kill@{passing}"])
     slowest = await asyncio.gather(
         *(_dies(fleet, history, heir, victim, persons) for victim in victims)
     )
@@ -174,6 +173,26 @@ async def _serves_again(server: Server, history: History) -> float:
             if last is not None and last.data.get("status") == "complete":
                 return time.monotonic()
             await asyncio.sleep(0.1)
+
+
+async def goes_on_after(
+    fleet: Fleet, model: FakeModel, specs: Sequence[str], *, persons: int = 10
+) -> Figures:
+    """A process meets faults that kill nobody: every reply is whole, at one go."""
+    model.scripts = [SHORT_REPLY]
+    history = History()
+    (server,) = await fleet.start(1, armed=specs)
+    await fleet.start(1)
+    await fleet.may_judge()
+    async with Crowd(history, lambda: [server], persons, questions=2) as crowd:
+        pass
+    for spec in specs:
+        assert f"FAILPOINT {spec.partition(':')[0]}" in server.log, spec
+    verdict = await judge(fleet, model, history, least_done=persons * 2)
+    ends = Counter(m.finish_reason for m in dump(fleet.dsn) if m.role == "assistant")
+    assert ends == {"stop": persons * 2}, ends
+    assert sum(talk.cuts for talk in crowd.talks) == 0
+    return {"faults": len(specs), **verdict.figures}
 
 
 async def told_to_stop(

@@ -42,6 +42,22 @@ async def test_a_process_that_wakes_after_its_death_writes_nothing_and_starts_an
     await dying.frozen(fleet, model, seconds=6.0, armed=armed)
 
 
+async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    places = ("start_reply", "append_chunks", "close_replies")
+    specs = [
+        f"{place}.{when}:raise@2" for place in places for when in ("before", "after")
+    ]
+    await dying.goes_on_after(fleet, model, specs)
+
+
+async def test_a_process_that_stalls_for_3_seconds_is_not_called_dead(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    await dying.goes_on_after(fleet, model, ["append_chunks.before:stall@5"])
+
+
 async def test_sigterm_ends_every_stream_with_done_and_exits_0(
     fleet: Fleet, model: FakeModel
 ) -> None:
