@@ -49,7 +49,6 @@ async def killed_at_random(
     verdict = await judge(fleet, model, history, least_done=persons)
     return {
         "kills": kills,
-        "lost_characters": 0,
         "take_over_p50_s": percentile(slowest, 0.5),
         "take_over_max_s": percentile(slowest, 1.0),
         "reconnects": sum(talk.cuts for talk in crowd.talks),
