@@ -13,7 +13,15 @@ from typing import Any
 from tests.fakes.model import FakeModel
 from tests.fakes.script import Script
 from tests.faults.client import ask, call, first_text, read_all
-from tests.faults.crowd import Crowd, judge, last_of, opened, percentile, taken_over
+from tests.faults.crowd import (
+    Crowd,
+    declared_dead_at,
+    judge,
+    last_of,
+    opened,
+    percentile,
+    taken_over,
+)
 from tests.faults.fleet import Fleet, Server
 from tests.faults.history import History
 from tests.faults.stalling import LONG_CHARS, long_reply, say_long, stall
@@ -32,7 +40,7 @@ async def killed_at_random(
 ) -> Figures:
     """kill -9 at random times, under `persons` streams on two servers."""
     model.scripts = [Script(tokens=25, interval_ms=80)]
-    history, slowest = History(), []
+    history, slowest, declared = History(), [], []
     await fleet.start(2)
     await fleet.may_judge()
     async with Crowd(history, lambda: fleet.running, persons) as crowd:
@@ -42,15 +50,19 @@ async def killed_at_random(
             victim = random.choice(fleet.running)
             owner = victim.owner
             victim.signal(signal.SIGKILL)
+            killed_at = time.time()
             assert await victim.exit_code() == _SIGKILLED
             takes_over = asyncio.create_task(taken_over(fleet.dsn, owner))
             await fleet.run(victim)
             slowest.append(await takes_over)
+            declared.append(declared_dead_at(fleet.dsn, owner) - killed_at)
     verdict = await judge(fleet, model, history, least_done=persons)
     return {
         "kills": kills,
         "take_over_p50_s": percentile(slowest, 0.5),
         "take_over_max_s": percentile(slowest, 1.0),
+        "declared_dead_p50_s": percentile(declared, 0.5),
+        "declared_dead_max_s": percentile(declared, 1.0),
         "reconnects": sum(talk.cuts for talk in crowd.talks),
         "ended": dict(Counter(m.finish_reason for m in dump(fleet.dsn)
                               if m.role == "assistant")),

@@ -71,3 +71,9 @@ async def test_sigterm_without_a_database_ends_in_time_and_says_nothing_false(
         own_fleet, model, own_postgres, readers=20
     )
     assert figures["exit_code"] == 0
+
+
+async def test_a_process_that_loses_its_connections_is_not_called_dead(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    await outage.loses_connections(fleet, model, times=3)
