@@ -197,7 +197,7 @@ async def readers_stall(
         for stream in normal
         for earlier, later in pairwise(stream.shown)
     ]
-    assert percentile(gaps, 0.99) < 0.5, "others were held up"
+    assert percentile(gaps, 0.99) < 2.0, "others were held up"
     assert all(not stream.ended for stream in normal)
     per_reader = (peak - before) / stalled
     assert per_reader < 4 * LONG_CHARS, f"{per_reader / 2**20:.1f} MiB for each"
