@@ -57,17 +57,28 @@ async def kill_random(world: World) -> Figures:
     """kill -9 at random times, in rounds, each judged by itself."""
     total: Counter[str] = Counter()
     ended: Counter[str] = Counter()
-    slowest = 0.0
+    slowest = declared = 0.0
     while total["kills"] < world.kills:
         count = min(_ROUND_KILLS, world.kills - total["kills"])
         async with world.fleet() as (fleet, model):
             figures = await dying.killed_at_random(fleet, model, kills=count)
         slowest = max(slowest, figures["take_over_max_s"])
+        declared = max(declared, figures["declared_dead_max_s"])
         ended.update({str(reason): n for reason, n in figures["ended"].items()})
         total.update({k: v for k, v in figures.items() if isinstance(v, int)})
-        print(f"  {total['kills']} kills, slowest {slowest:.2f} s", flush=True)
+        print(
+            f"  {total['kills']} kills, slowest {slowest:.2f} s "
+            f"(declared {declared:.2f} s)",
+            flush=True,
+        )
     bound = f"< {3 / total['kills']:.2%} a kill (95 %)"
-    return {**total, "ended": dict(ended), "take_over_max_s": slowest, "bound": bound}
+    return {
+        **total,
+        "ended": dict(ended),
+        "take_over_max_s": slowest,
+        "declared_dead_max_s": declared,
+        "bound": bound,
+    }
 
 
 async def kill_points(world: World) -> Figures:
@@ -160,6 +171,18 @@ async def away_40(world: World) -> Figures:
         )
 
 
+async def lost_connections(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await outage.loses_connections(fleet, model, times=20)
+
+
+async def stopped_while_away(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await outage.told_to_stop_while_away(
+            fleet, model, world.postgres, readers=100
+        )
+
+
 async def leavers_0(world: World) -> Figures:
     async with world.fleet() as (fleet, model):
         return await leaving.clients_leave(fleet, model, clients=400, grace=0)
@@ -202,6 +225,8 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
         crash_often,
         away_5,
         away_40,
+        lost_connections,
+        stopped_while_away,
         leavers_0,
         leavers_30,
         grace_30,

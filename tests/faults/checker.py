@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from tests.faults.history import Event, History, ModelRun, Stored
+from tests.faults.history import Event, History, ModelRun, Stored, figures_of
 
 _ENDED = frozenset({"complete", "partial", "failed"})
 _CLOCK_SECONDS = 0.25
@@ -51,27 +51,13 @@ class Verdict:
 def check(history: History, *, least_done: int = 1) -> Verdict:
     """Judge a history after quiescence."""
     broken = [finding for rule in _RULES for finding in rule(history)]
-    figures = _figures(history)
+    figures = figures_of(history)
     if broken:
         return Verdict("invalid", broken, figures)
     word: Literal["valid", "unknown"] = (
         "valid" if figures["done"] >= least_done else "unknown"
     )
     return Verdict(word, broken, figures)
-
-
-def _figures(history: History) -> dict[str, int]:
-    seen = Counter(event.what for event in history.events if event.kind == "ev")
-    return {
-        "asked": sum(1 for e in history.of("chat") if e.kind == "invoke"),
-        "accepted": seen["accepted"],
-        "done": seen["done"],
-        "errors": seen["error"],
-        "chars_seen": sum(len(e.facts["text"]) for e in history.of("content")),
-        "snapshots": sum(1 for e in history.of("snapshot") if e.kind == "ok"),
-        "replies_stored": sum(1 for m in history.stored if m.role == "assistant"),
-        "model_runs": len(history.runs),
-    }
 
 
 def _sha(text: str) -> str:

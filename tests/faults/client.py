@@ -104,7 +104,9 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
             await asyncio.get_running_loop().sock_connect(sock, (host, port))
-            reader, writer = await asyncio.open_connection(sock=sock, limit=2**20)
+            # asyncio reads twice the limit ahead, whether anybody wants it or not.
+            limit = 2**20 if receive_buffer is None else receive_buffer
+            reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
         except BaseException:
             sock.close()
             raise

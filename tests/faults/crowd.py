@@ -14,12 +14,13 @@ from tests.faults.client import Shown, Stream, ask
 from tests.faults.fleet import Fleet, Server
 from tests.faults.history import History
 from tests.faults.talk import Talk, close_history, live_replies, look, quiet
+from tests.postgres import run_sql
 
 _numbers = itertools.count(1)
 
 
 class Crowd:
-    """Persons who ask one question after another until the block ends.
+    """Persons who ask one question after another: so many, or until the block ends.
 
     The end of the block waits for the questions that are under way.
     """
@@ -63,9 +64,9 @@ class Crowd:
 
     async def _ask_on(self, person: str) -> None:
         for number in itertools.count(1):
-            if self._is_over and number > 1:
+            if number > (self._questions or number):
                 return
-            if self._questions is not None and number > self._questions:
+            if self._questions is None and self._is_over and number > 1:
                 return
             text = f"{person} asks {number}"
             talk = Talk(self._history, self._servers, person=person, text=text)
@@ -85,6 +86,15 @@ async def taken_over(dsn: str, owner: str, within_seconds: float = 60.0) -> floa
         while live_replies(dsn, owner):
             await asyncio.sleep(0.02)
     return loop.time() - began
+
+
+def declared_dead_at(dsn: str, owner: str) -> float:
+    """Give the wall-clock time of the transaction that closed the replies.
+
+    The database's clock is this machine's; a busy driver does not falsify it.
+    """
+    sql = "SELECT extract(epoch FROM dead_at)::float8 FROM viva.processes"
+    return float(run_sql(dsn, f"{sql} WHERE id = '{owner}'")[0][0])
 
 
 async def judge(

@@ -12,10 +12,19 @@ from typing import Any
 
 from tests.fakes.model import FakeModel
 from tests.fakes.script import Script
-from tests.faults.client import Stream, ask, call, first_text, read_all
-from tests.faults.crowd import Crowd, judge, last_of, opened, percentile, taken_over
+from tests.faults.client import ask, call, first_text, read_all
+from tests.faults.crowd import (
+    Crowd,
+    declared_dead_at,
+    judge,
+    last_of,
+    opened,
+    percentile,
+    taken_over,
+)
 from tests.faults.fleet import Fleet, Server
 from tests.faults.history import History
+from tests.faults.stalling import LONG_CHARS, long_reply, say_long, stall
 from tests.faults.talk import dump
 
 Figures = dict[str, Any]
@@ -30,8 +39,8 @@ async def killed_at_random(
     fleet: Fleet, model: FakeModel, *, kills: int, persons: int = 80
 ) -> Figures:
     """kill -9 at random times, under `persons` streams on two servers."""
-    model.scripts = [Script(tokens=50, interval_ms=40)]
-    history, slowest = History(), []
+    model.scripts = [Script(tokens=25, interval_ms=80)]
+    history, slowest, declared = History(), [], []
     await fleet.start(2)
     await fleet.may_judge()
     async with Crowd(history, lambda: fleet.running, persons) as crowd:
@@ -41,16 +50,19 @@ async def killed_at_random(
             victim = random.choice(fleet.running)
             owner = victim.owner
             victim.signal(signal.SIGKILL)
+            killed_at = time.time()
             assert await victim.exit_code() == _SIGKILLED
             takes_over = asyncio.create_task(taken_over(fleet.dsn, owner))
             await fleet.run(victim)
             slowest.append(await takes_over)
+            declared.append(declared_dead_at(fleet.dsn, owner) - killed_at)
     verdict = await judge(fleet, model, history, least_done=persons)
     return {
         "kills": kills,
-        "lost_characters": 0,
         "take_over_p50_s": percentile(slowest, 0.5),
         "take_over_max_s": percentile(slowest, 1.0),
+        "declared_dead_p50_s": percentile(declared, 0.5),
+        "declared_dead_max_s": percentile(declared, 1.0),
         "reconnects": sum(talk.cuts for talk in crowd.talks),
         "ended": dict(Counter(m.finish_reason for m in dump(fleet.dsn)
                               if m.role == "assistant")),
@@ -67,10 +79,9 @@ async def killed_at(
     await fleet.may_judge()
     victims = []
     for point in points:
-        passing = random.randint(1, 4) if "start_reply" in point else 6
-        passing = persons if point.startswith(("done", "close")) else passing
-        (victim,) = await fleet.start(1, armed=[f"{point}:kill@{passing // 2 or 1}"])
-        victims.append(victim)
+        # A close is one commit for many replies, so the first of it has to do.
+        passing = 1 if point.startswith("close") else random.randint(2, persons // 2)
+        victims += await fleet.start(1, armed=[f"{point}:kill@{passing}"])
     slowest = await asyncio.gather(
         *(_dies(fleet, history, heir, victim, persons) for victim in victims)
     )
@@ -175,20 +186,40 @@ async def _serves_again(server: Server, history: History) -> float:
             await asyncio.sleep(0.1)
 
 
+async def goes_on_after(
+    fleet: Fleet, model: FakeModel, specs: Sequence[str], *, persons: int = 10
+) -> Figures:
+    """A process meets faults that kill nobody: every reply is whole, at one go."""
+    model.scripts = [SHORT_REPLY]
+    history = History()
+    (server,) = await fleet.start(1, armed=specs)
+    await fleet.start(1)
+    await fleet.may_judge()
+    async with Crowd(history, lambda: [server], persons, questions=2) as crowd:
+        pass
+    for spec in specs:
+        assert f"FAILPOINT {spec.partition(':')[0]}" in server.log, spec
+    verdict = await judge(fleet, model, history, least_done=persons * 2)
+    ends = Counter(m.finish_reason for m in dump(fleet.dsn) if m.role == "assistant")
+    assert ends == {"stop": persons * 2}, ends
+    assert sum(talk.cuts for talk in crowd.talks) == 0
+    return {"faults": len(specs), **verdict.figures}
+
+
 async def told_to_stop(
     fleet: Fleet, model: FakeModel, *, readers: int, stalled: int = 0
 ) -> Figures:
     """SIGTERM under readers: each gets `done`, the process exits 0 in 6 s."""
-    model.scripts = [Script(tokens=100_000, interval_ms=200)]
-    (server,) = await fleet.start(1, max_reply_chars="10000000")
-    streams: list[Stream] = []
+    model.scripts = [long_reply(), Script(tokens=100_000, interval_ms=200)]
+    (server,) = await fleet.start(1, max_reply_chars=str(LONG_CHARS))
+    message_id = await say_long(server)
+    streams = []
     for begin in range(0, readers, 100):
         names = [f"person {n}" for n in range(begin, min(begin + 100, readers))]
         streams += await opened(server, names, "speak")
     tasks = [asyncio.create_task(read_all(stream)) for stream in streams]
-    stuck = [await _stalled_reader(server, n) for n in range(stalled)]
-    if stuck:
-        await asyncio.sleep(4.0)
+    stuck = [await stall(server, message_id) for _ in range(stalled)]
+    await asyncio.sleep(0.5)
     server.signal(signal.SIGTERM)
     began = time.monotonic()
     code = await server.exit_code(within_seconds=20)
@@ -208,18 +239,6 @@ async def told_to_stop(
     assert code == 0, server.log[-3000:]
     assert took < 6.0, f"{took:.1f} s"
     return {"readers": readers, "stalled": stalled, "exit_s": round(took, 2)}
-
-
-async def _stalled_reader(server: Server, number: int) -> Stream:
-    """Ask for an endless reply and never read it."""
-    return await Stream.open(
-        server.port,
-        "POST",
-        "/viva/chat/stream",
-        user=f"stalled {number}",
-        body={"mensagem": "model:tokens=-1,interval_ms=0.2"},
-        receive_buffer=4096,
-    )
 
 
 async def told_twice_to_stop(fleet: Fleet, model: FakeModel) -> Figures:

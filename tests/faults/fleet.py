@@ -60,7 +60,7 @@ class Server:
         self.port = 0
         self.owner = ""
         """The id under which it first registered, as its fleet learnt it."""
-        self._settings = {"VIVA_PORT": "0", **settings}
+        self.settings = {"VIVA_PORT": "0", **settings}
         self._armed = armed
         self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
@@ -87,7 +87,7 @@ class Server:
             self._process = subprocess.Popen(
                 [*self._prefix, sys.executable, "-m", *command],
                 cwd=_ROOT,
-                env=environment | self._settings,
+                env=environment | self.settings,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

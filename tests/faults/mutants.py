@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from viva_server.api import streaming
+from viva_server.api import sockets
 from viva_server.chat import ownership, presence
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
@@ -65,7 +65,7 @@ def short_times() -> None:
     vars(presence)["AWAY_SECONDS"] = 4.0
     vars(presence)["KEEP_ALIVE_SECONDS"] = 1.5
     vars(presence)["WRITE_DEADLINE_SECONDS"] = 3.0
-    vars(streaming)["USER_TIMEOUT_MS"] = 3_000
+    vars(sockets)["USER_TIMEOUT_MS"] = 3_000
 
 
 def write_when_dead() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +50,8 @@ async def crashes(
                 if server is servers[0]
                 else _talk(history, server, persons)
             )
+    back = max(event.facts["after"] for event in history.of("back"))
+    print(f"PostgreSQL took {back:.1f} s to start")
     verdict = await judge(fleet, model, history, least_done=sum(streams))
     await asyncio.sleep(stays_seconds)
     dead = run_sql(
@@ -61,7 +65,7 @@ async def crashes(
     assert verdict.figures["accepted"] == sum(streams), "some were cut and came back"
     return {
         "streams": list(streams),
-        "away_s": away_seconds,
+        "away_s": round(away_seconds + back, 1),
         "whole": verdict.figures["done"],
         "declared_dead": 0,
     }
@@ -86,7 +90,9 @@ async def _through_the_outage(
         await asyncio.sleep(0.5)
         await (postgres.crash() if is_crash else postgres.stop())
         await asyncio.sleep(away_seconds)
+        began = time.monotonic()
         await postgres.start()
+        history.add("postgres", "ev", "back", after=time.monotonic() - began)
 
 
 async def stays_away(
@@ -169,3 +175,57 @@ async def answers_while_away(
     )
     assert last_of(await read_all(stream)) is not None
     return {"posts": len(answers), "slowest_503_s": round(took, 2)}
+
+
+async def told_to_stop_while_away(
+    fleet: Fleet, model: FakeModel, postgres: PostgresServer, *, readers: int
+) -> Figures:
+    """SIGTERM without a database: in time, no false `done`; the next start closes."""
+    model.scripts = [Script(tokens=1000, interval_ms=20)]
+    (server,) = await fleet.start(1)
+    streams = await opened(server, [f"person {n}" for n in range(readers)], "speak")
+    tasks = [asyncio.create_task(read_all(stream)) for stream in streams]
+    await postgres.stop()
+    await asyncio.sleep(0.5)
+    server.signal(signal.SIGTERM)
+    began = time.monotonic()
+    code = await server.exit_code()
+    took = time.monotonic() - began
+    await asyncio.gather(*tasks)
+    assert all(s.ended == "broken" and last_of(s) is None for s in streams)
+    assert took < 6.5, f"{took:.1f} s"
+    await postgres.start()
+    await fleet.start(1)
+    await quiet(fleet.dsn, within_seconds=60)
+    stored = {m.id: m for m in dump(fleet.dsn)}
+    for stream in streams:
+        reply = stored[stream.headers["viva-message-id"]]
+        assert reply.text.startswith(stream.text)
+        assert (reply.status, reply.finish_reason) == ("partial", "crashed")
+    return {"readers": readers, "exit_s": round(took, 2), "exit_code": code}
+
+
+_END = "SELECT pg_terminate_backend(pid) FROM"
+_HEARTBEAT_OF = """ pg_locks, viva.processes WHERE locktype = 'advisory' AND id = '{}'
+    AND lock_key = (CAST(classid AS bigint) << 32) | CAST(objid AS bigint)"""
+_ALL_OTHERS = """ pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+
+
+async def loses_connections(fleet: Fleet, model: FakeModel, *, times: int) -> Figures:
+    """The heartbeat's connection is lost, then all are, again and again."""
+    model.scripts = [Script(tokens=60, interval_ms=20)]
+    history = History()
+    server, _ = await fleet.start(2)
+    await fleet.may_judge()
+    async with Crowd(history, lambda: [server], 20) as crowd:
+        await crowd.all_have_text()
+        for what in (_HEARTBEAT_OF.format(server.owner), _ALL_OTHERS):
+            for _ in range(times):
+                await asyncio.sleep(random.uniform(0.3, 1.2))
+                assert run_sql(fleet.dsn, _END + what), "nothing was ended"
+    verdict = await judge(fleet, model, history, least_done=20)
+    dead = "SELECT count(*) FROM viva.processes WHERE dead_at IS NOT NULL"
+    assert run_sql(fleet.dsn, dead)[0][0] == 0, "somebody was declared dead"
+    cuts = sum(talk.cuts for talk in crowd.talks)
+    return {"times": 2 * times, "cuts": cuts, **verdict.figures}

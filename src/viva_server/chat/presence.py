@@ -70,6 +70,11 @@ class Presence:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def abort_readers(self) -> None:
+        """Cut the connections of all readers that are left, without a clean end."""
+        for reader in self._readers:
+            reader.connection.abort()
+
     @property
     def readers(self) -> int:
         """How many readers there are in this process."""
