@@ -65,7 +65,10 @@ async def clients_leave(
     allowed = {"stop", "disconnected"} if grace == 0 else {"stop"}
     assert set(reasons) <= allowed, reasons
     if grace == 0:
-        open_after = [r.closed_at or left_at + 60 for r in model.requests]
+        async with asyncio.timeout(5):
+            for request in model.requests:
+                await request.closed.wait()
+        open_after = [request.closed_at or 0 for request in model.requests]
         assert max(open_after) - left_at < _NOTICED_SECONDS + UPSTREAM_SECONDS + 1
     return {
         "clients": clients,

@@ -99,5 +99,5 @@ async def test_a_real_server_without_the_fence_is_found_out(
     fleet: Fleet, model: FakeModel
 ) -> None:
     armed = ["mutant:write_when_dead"]
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, TimeoutError)):  # it writes, or cuts nobody
         await frozen(fleet, model, seconds=4.0, armed=armed, persons=5)
