@@ -2,7 +2,7 @@
 
 import { EventParser } from "./sse.js";
 
-const TRANSIENT = new Set([0, 408, 429, 500, 502, 503, 504]);
+const TRANSIENT = new Set([0, 408, 429, 502, 503, 504]);
 
 /** An answer that is none: `status` 0 when there was no answer at all. */
 export class ApiError extends Error {

@@ -10,7 +10,8 @@ const MAX_DAMAGES = 3;
 
 /**
  * Made for a new message (`question` and its Idempotency-Key `key`) or for a live reply
- * (`messageId`, with the `text` that is known). `onchange` is called after each change.
+ * (`messageId`, with the `text` that is known). `onchange` is called after each change,
+ * `onaccepted` when the server has stored the message, first of all or again.
  */
 export class Reply {
   state = "connecting"; // then "streaming" or "waiting", and "ended"
@@ -18,9 +19,12 @@ export class Reply {
   finishReason = null;
   error = null; // the data of an error event
   retryAt = 0; // when the wait is over, in ms
+  waitsFor = 0; // what the wait is for: an HTTP status, 0 for the network
   onchange = () => {};
+  onaccepted = () => {};
 
   #api;
+  #chars = 0; // code points, as the server counts
   #connection = null;
   #wake = () => {};
   #hasProgress = false;
@@ -95,9 +99,11 @@ export class Reply {
       for await (const event of readEvents(response, listen)) {
         if (await this.#take(event)) break;
       }
+      this.waitsFor = 0;
       return 0;
     } catch (error) {
       if (!(error instanceof ApiError && error.isTransient)) throw error;
+      this.waitsFor = error.status;
       return error.retryAfterMs;
     } finally {
       clearTimeout(silence);
@@ -133,8 +139,6 @@ export class Reply {
     return false;
   }
 
-  #chars = 0; // code points, as the server counts
-
   #accept({ session_id, message_id, user_message_id, offset }) {
     this.sessionId = session_id;
     this.messageId = message_id;
@@ -143,6 +147,7 @@ export class Reply {
     if (offset < this.#chars) {
       this.#setText(Array.from(this.text).slice(0, offset).join(""));
     }
+    this.onaccepted(this);
     if (this.#wantsStop) this.stop();
     this.#setState("streaming");
     return false;
