@@ -79,7 +79,6 @@ async def check(chat: ChatPage, picture: Path) -> None:
     found = await chat.value("axe.run({ resultTypes: ['violations'] })")
     assert found["violations"] == [], json.dumps(found["violations"], indent=1)
     assert found["passes"]
-    assert picture.stat().st_size > 5000
 
 
 async def test_everybody_can_use_every_state_of_the_page(
