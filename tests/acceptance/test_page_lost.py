@@ -94,7 +94,9 @@ async def test_the_page_says_that_it_is_offline_and_goes_on_when_it_is_back(
     await expect(chat.reply()).to_contain_text("5 ")
     await chat.page.context.set_offline(True)
     await expect(chat.connection).to_contain_text(LOST)
-    await chat.page.context.set_offline(False)
+    async with chat.page.expect_request(RESUME) as back:
+        await chat.page.context.set_offline(False)
+    assert not (await back.value).headers["last-event-id"].endswith(":0")
     await chat.ended()
 
     await expect(chat.connection).to_be_hidden()
@@ -143,7 +145,7 @@ async def test_another_server_goes_on_where_a_killed_one_was(
     assert whole == stored
 
 
-@pytest.mark.parametrize("damage", ["missing", "twice", "changed", "short"])
+@pytest.mark.parametrize("damage", ["missing", "twice", "changed", "short", "gap"])
 async def test_a_stream_that_is_damaged_on_its_way_is_read_again(
     chat: ChatPage, damage: str
 ) -> None:
@@ -152,7 +154,7 @@ async def test_a_stream_that_is_damaged_on_its_way_is_read_again(
     async def spoil(route: Route) -> None:
         response = await route.fetch()
         events = (await response.text()).split("\n\n")
-        if damage == "missing":
+        if damage in {"missing", "gap"}:
             del events[2]
         elif damage == "twice":
             events.insert(2, events[2])
@@ -161,6 +163,8 @@ async def test_a_stream_that_is_damaged_on_its_way_is_read_again(
         else:
             head, content = events[2].split('{"content":')
             events[2] = head + '{"content":' + content.swapcase()
+        if damage == "gap":
+            del events[-2]  # broken before its end, and the gap is noticed all the same
         await route.fulfill(response=response, body="\n\n".join(events))
 
     await chat.open(f"damaged-{damage}")
