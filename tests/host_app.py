@@ -72,6 +72,11 @@ def host_app(config: Config, *, sub_app: bool) -> web.Application:
     return app
 
 
+def from_environment() -> web.Application:
+    """Make the host as gunicorn does."""
+    return host_app(Config.from_env(), sub_app=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.host_app")
     parser.add_argument("--port", type=int, required=True)

@@ -82,9 +82,7 @@ async def program(
     *arguments: str, port: int, environment: Mapping[str, str]
 ) -> AsyncIterator[Program]:
     """Run `python …` from the checkout's top until it listens; kill it at the end."""
-    kept = {
-        name: value for name in ("PATH", "HOME") if (value := os.environ.get(name))
-    }
+    kept = {name: value for name in ("PATH", "HOME") if (value := os.environ.get(name))}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-X",

@@ -108,7 +108,9 @@ class JwtAuth:
         if "aud" in claims:
             # RFC 7519 § 4.1.3: who is not named in `aud` must refuse the token.
             raise AuthError("the token is for another audience")
-        return Identity(checked_user(claims.get("sub")), _scopes(claims.get("scope", "")))
+        return Identity(
+            checked_user(claims.get("sub")), _scopes(claims.get("scope", ""))
+        )
 
     def _payload(self, token: str) -> bytes:
         for secret in self._secrets:

@@ -18,13 +18,3 @@ def new_id() -> str:
     value = value & ~(0xF << 76) | 0x7 << 76  # version
     value = value & ~(0x3 << 62) | 0x2 << 62  # variant
     return str(UUID(int=value))
-
-
-def canonical_id(text: str) -> str | None:
-    """Return a UUID in its canonical spelling, or None if `text` is none."""
-    if len(text) != 36:
-        return None
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return None

@@ -43,7 +43,9 @@ class BareClient:
 
     def header(self, name: str) -> str:
         """Give the one value of a header."""
-        [value] = re.findall(rf"^{name}: (.*)\r$", self.head, re.M | re.I)
+        [value] = re.findall(
+            rf"^{name}: (.*)\r$", self.head, re.MULTILINE | re.IGNORECASE
+        )
         return str(value)
 
     @property

@@ -15,25 +15,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import web
 
 from tests.faults.mutants import MUTANTS
 from viva_server import cli
-from viva_server.chat import journal, recovery
+from viva_server.chat import journal, recovery, starting
 from viva_server.errors import StoreUnavailableError
-from viva_server.store import replies
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-POINTS = tuple(
-    f"{place}.{moment}"
-    for place in ("start_reply", "append_chunks", "close_replies", "bury")
-    for moment in ("before", "during", "after")
-) + ("accepted.written", "content.written", "done.written")
+_PLACES = ("start_reply", "append_chunks", "close_replies", "bury")
+POINTS = (
+    *(f"{place}.{when}" for place in _PLACES for when in ("before", "during", "after")),
+    "accepted.written",
+    "content.written",
+    "done.written",
+)
 
 _IN_FLIGHT_SECONDS = 0.0007
 """Into the statement, for `during`: about the middle of a commit."""
@@ -74,7 +75,9 @@ def reach(point: str) -> None:
         failpoint()
 
 
-def at(place: str, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def at(
+    place: str, function: Callable[P, Coroutine[Any, Any, T]]
+) -> Callable[P, Coroutine[Any, Any, T]]:
     """Give the function with points before, in and after it."""
 
     @functools.wraps(function)
@@ -95,16 +98,19 @@ def arm(specs: list[str]) -> None:
     for spec in specs:
         failpoint = Failpoint(spec)
         _armed.setdefault(failpoint.point, []).append(failpoint)
-    replies.start_reply = at("start_reply", replies.start_reply)  # type: ignore[assignment]
-    journal.append_chunks = at("append_chunks", journal.append_chunks)  # type: ignore[attr-defined]
-    journal.close_replies = at("close_replies", journal.close_replies)  # type: ignore[attr-defined]
-    recovery.bury = at("bury", recovery.bury)  # type: ignore[attr-defined]
-    web.StreamResponse.write = _writing(web.StreamResponse.write)  # type: ignore[method-assign]
+    for module, place in (
+        (starting, "start_reply"),
+        (journal, "append_chunks"),
+        (journal, "close_replies"),
+        (recovery, "bury"),
+    ):
+        vars(module)[place] = at(place, getattr(module, place))
+    web.StreamResponse.write = _writing(web.StreamResponse.write)  # type: ignore[method-assign,assignment]
 
 
 def _writing(
-    write: Callable[[web.StreamResponse, bytes], Awaitable[None]],
-) -> Callable[[web.StreamResponse, bytes], Awaitable[None]]:
+    write: Callable[[web.StreamResponse, bytes], Coroutine[Any, Any, None]],
+) -> Callable[[web.StreamResponse, bytes], Coroutine[Any, Any, None]]:
     async def write_and_reach(self: web.StreamResponse, data: bytes) -> None:
         await write(self, data)
         for word in ("accepted", "content", "done"):

@@ -21,9 +21,10 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
-from tests.faults.history import Event, History, ModelRun, Stored
+from tests.faults.history import Event, History, ModelRun, Stored, figures_of
 
 _ENDED = frozenset({"complete", "partial", "failed"})
 _CLOCK_SECONDS = 0.25
@@ -50,27 +51,13 @@ class Verdict:
 def check(history: History, *, least_done: int = 1) -> Verdict:
     """Judge a history after quiescence."""
     broken = [finding for rule in _RULES for finding in rule(history)]
-    figures = _figures(history)
+    figures = figures_of(history)
     if broken:
         return Verdict("invalid", broken, figures)
     word: Literal["valid", "unknown"] = (
         "valid" if figures["done"] >= least_done else "unknown"
     )
     return Verdict(word, broken, figures)
-
-
-def _figures(history: History) -> dict[str, int]:
-    seen = Counter(event.what for event in history.events if event.kind == "ev")
-    return {
-        "asked": sum(1 for e in history.of("chat") if e.kind == "invoke"),
-        "accepted": seen["accepted"],
-        "done": seen["done"],
-        "errors": seen["error"],
-        "chars_seen": sum(len(e.facts["text"]) for e in history.of("content")),
-        "snapshots": sum(1 for e in history.of("snapshot") if e.kind == "ok"),
-        "replies_stored": sum(1 for m in history.stored if m.role == "assistant"),
-        "model_runs": len(history.runs),
-    }
 
 
 def _sha(text: str) -> str:
@@ -108,9 +95,9 @@ def _expect(
     for event in events:
         person = persons[event.by]
         # A person without any stored message has lost it: the dump must have it.
-        for begun, messages in views[person] or [(len(history.events), {})]:
+        for begun, found in views[person] or [(len(history.events), {})]:
             if begun > event.index:
-                yield event, messages
+                yield event, found
 
 
 def _done_is_durable(history: History) -> Iterator[Broken]:
@@ -295,7 +282,7 @@ def _one_run_at_a_time(history: History) -> Iterator[Broken]:
             runs[session[run.question]].append(run)
     for session_id, of_session in runs.items():
         of_session.sort(key=lambda run: run.began)
-        for before, after in zip(of_session, of_session[1:], strict=False):
+        for before, after in pairwise(of_session):
             if after.began < before.ended - _CLOCK_SECONDS:
                 overlap = before.ended - after.began
                 yield Broken("I16", f"two runs at once ({overlap:.2f} s): {session_id}")

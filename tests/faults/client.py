@@ -11,9 +11,9 @@ import struct
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from tests.faults.cluster import Server, token_for
+from tests.faults.fleet import Server, token_for
 
 API = "/api/v1"
 _BLOCK = re.compile(r"(?:id: (?P<id>\S+)\n)?(?:retry: \d+\n)?data: (?P<data>.+)\n")
@@ -61,9 +61,12 @@ class Stream:
     network cut it), "left" (this client did).
     """
 
+    _open: ClassVar[set[asyncio.StreamWriter]] = set()
+
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self._open.add(writer)
         self._reader = reader
         self._writer = writer
         self.status = 0
@@ -73,6 +76,13 @@ class Stream:
         self.ended: Literal["", "clean", "broken", "left"] = ""
         self.ended_at = 0.0
         self._text = ""
+
+    @classmethod
+    def abort_all(cls) -> None:
+        """Close what a test has left open."""
+        for writer in cls._open:
+            writer.transport.abort()
+        cls._open.clear()
 
     @classmethod
     async def open(
@@ -94,7 +104,9 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
             await asyncio.get_running_loop().sock_connect(sock, (host, port))
-            reader, writer = await asyncio.open_connection(sock=sock, limit=2**20)
+            # asyncio reads twice the limit ahead, whether anybody wants it or not.
+            limit = 2**20 if receive_buffer is None else receive_buffer
+            reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
         except BaseException:
             sock.close()
             raise
@@ -110,6 +122,10 @@ class Stream:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         writer.write(f"{method} {API}{path} HTTP/1.1\r\n{head}\r\n".encode() + data)
         return cls(reader, writer)
+
+    @property
+    def local_port(self) -> int:
+        return int(self._writer.get_extra_info("sockname")[1])
 
     @property
     def text(self) -> str:
@@ -146,8 +162,13 @@ class Stream:
         if not self.status:
             with contextlib.suppress(ConnectionError):
                 await self.read_head()
-        async for piece in self._pieces() if self.status else _nothing():
+        if not self.status:
+            return
+        async for piece in self._pieces():
             self._text += piece.decode()  # whole events: never a split character
+            while self._text.startswith(":") and "\n" in self._text:
+                self.comments += 1
+                self._text = self._text.partition("\n")[2]
             *blocks, self._text = self._text.split("\n\n")
             for block in blocks:
                 yield self._take(block + "\n")
@@ -160,12 +181,13 @@ class Stream:
             sock: socket.socket = self._writer.get_extra_info("socket")
             linger = struct.pack("ii", 1, 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self._writer.transport.abort() if reset else self._writer.close()
+        self._writer.transport.abort() if reset else self._close()
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._open.discard(self._writer)
 
     def _take(self, block: str) -> Shown:
-        while block.startswith(":"):
-            self.comments += 1
-            block = block.partition("\n")[2]
         if (found := _BLOCK.fullmatch(block)) is None:
             raise GrammarError(f"not an event of the contract: {block!r}")
         shown = Shown(time.monotonic(), found["id"], json.loads(found["data"]))
@@ -187,17 +209,12 @@ class Stream:
             self._end("broken")
         finally:
             if self.ended:
-                self._writer.close()
+                self._close()
 
     def _end(self, how: Literal["clean", "broken", "left"]) -> None:
         if not self.ended:
             self.ended = how
             self.ended_at = time.monotonic()
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
 
 
 async def call(

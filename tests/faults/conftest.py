@@ -1,7 +1,8 @@
-"""Fixtures of the fault tests: a cluster of real servers, a model, a history."""
+"""Fixtures of the fault tests: a fleet of real servers, a model, a history."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from tests.fakes.model import FakeModel
 from tests.fakes.script import Script
-from tests.faults.cluster import Cluster, cluster_of
+from tests.faults.client import Stream
+from tests.faults.fleet import Fleet, fleet_of
 
 
 @pytest.fixture
@@ -20,9 +22,11 @@ async def model() -> AsyncIterator[FakeModel]:
 
 
 @pytest.fixture
-async def cluster(
+async def fleet(
     database_url: str, model: FakeModel, tmp_path: Path
-) -> AsyncIterator[Cluster]:
-    """A cluster on a database of its own, without servers yet."""
-    async with cluster_of(database_url, model, tmp_path) as servers:
+) -> AsyncIterator[Fleet]:
+    """A fleet on a database of its own, without servers yet."""
+    async with fleet_of(database_url, model, tmp_path) as servers:
         yield servers
+        Stream.abort_all()
+        await asyncio.sleep(0)

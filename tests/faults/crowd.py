@@ -11,15 +11,16 @@ from typing import Self
 from tests.fakes.model import FakeModel
 from tests.faults.checker import Verdict, check
 from tests.faults.client import Shown, Stream, ask
-from tests.faults.cluster import Cluster, Server
+from tests.faults.fleet import Fleet, Server
 from tests.faults.history import History
 from tests.faults.talk import Talk, close_history, live_replies, look, quiet
+from tests.postgres import run_sql
 
 _numbers = itertools.count(1)
 
 
 class Crowd:
-    """Persons who ask one question after another until the block ends.
+    """Persons who ask one question after another: so many, or until the block ends.
 
     The end of the block waits for the questions that are under way.
     """
@@ -63,9 +64,9 @@ class Crowd:
 
     async def _ask_on(self, person: str) -> None:
         for number in itertools.count(1):
-            if self._is_over and number > 1:
+            if number > (self._questions or number):
                 return
-            if self._questions is not None and number > self._questions:
+            if self._questions is None and self._is_over and number > 1:
                 return
             text = f"{person} asks {number}"
             talk = Talk(self._history, self._servers, person=person, text=text)
@@ -87,17 +88,26 @@ async def taken_over(dsn: str, owner: str, within_seconds: float = 60.0) -> floa
     return loop.time() - began
 
 
+def declared_dead_at(dsn: str, owner: str) -> float:
+    """Give the wall-clock time of the transaction that closed the replies.
+
+    The database's clock is this machine's; a busy driver does not falsify it.
+    """
+    sql = "SELECT extract(epoch FROM dead_at)::float8 FROM viva.processes"
+    return float(run_sql(dsn, f"{sql} WHERE id = '{owner}'")[0][0])
+
+
 async def judge(
-    cluster: Cluster, model: FakeModel, history: History, *, least_done: int
+    fleet: Fleet, model: FakeModel, history: History, *, least_done: int
 ) -> Verdict:
     """Wait for quiescence, look once more everywhere, check; the verdict is valid."""
-    await quiet(cluster.dsn)
+    await quiet(fleet.dsn)
     persons = sorted({e.facts["person"] for e in history.of("chat")
                       if e.kind == "invoke"})  # fmt: skip
     for person in persons[:20]:
-        for server in cluster.running:
+        for server in fleet.running:
             await look(history, server, person)
-    verdict = check(close_history(history, cluster.dsn, model), least_done=least_done)
+    verdict = check(close_history(history, fleet.dsn, model), least_done=least_done)
     assert verdict.word == "valid", (verdict.figures, verdict.broken[:10])
     return verdict
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,3 +82,33 @@ class History:
                 line = {"i": e.index, "t": round(e.at, 4), "proc": e.by, "type": e.kind}
                 json.dump(line | {"f": e.what} | e.facts, lines, ensure_ascii=False)
                 lines.write("\n")
+
+
+def figures_of(history: History) -> dict[str, int]:
+    """Count what happened, and what of it was lost."""
+    seen = Counter(event.what for event in history.events if event.kind == "ev")
+    return {
+        "asked": sum(1 for e in history.of("chat") if e.kind == "invoke"),
+        "accepted": seen["accepted"],
+        "done": seen["done"],
+        "errors": seen["error"],
+        "chars_seen": sum(len(e.facts["text"]) for e in history.of("content")),
+        "chars_lost": _lost_characters(history),
+        "snapshots": sum(1 for e in history.of("snapshot") if e.kind == "ok"),
+        "replies_stored": sum(1 for m in history.stored if m.role == "assistant"),
+        "model_runs": len(history.runs),
+    }
+
+
+def _lost_characters(history: History) -> int:
+    """Count the characters that a client saw and the database does not have there."""
+    texts = {message.id: message.text for message in history.stored}
+    lost = 0
+    for event in history.of("content"):
+        shown, end = event.facts["text"], event.facts["offset"]
+        kept = texts.get(event.facts["message"], "")[end - len(shown) : end]
+        same = takewhile(
+            lambda pair: pair[0] == pair[1], zip(shown, kept, strict=False)
+        )
+        lost += len(shown) - sum(1 for _ in same)
+    return lost

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from viva_server.api import streaming
+from viva_server.api import sockets
 from viva_server.chat import ownership, presence
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
@@ -35,7 +34,7 @@ def _shows_first(kind: type[Any]) -> None:
         await asyncio.sleep(_GAP_SECONDS)
         await commit(self, items, store, lambda _reply, _row: None)
 
-    Journal._commit = shown_first  # type: ignore[assignment]
+    Journal._commit = shown_first  # type: ignore[method-assign]
 
 
 def show_before_commit() -> None:
@@ -54,7 +53,7 @@ def lose_last_chunk() -> None:
 
     def without_last(self: LiveReply) -> ClosedReply:
         whole = take_close(self)
-        return dataclasses.replace(whole, text=whole.text[:-1])
+        return whole._replace(text=whole.text[:-1])
 
     LiveReply.take_close = without_last  # type: ignore[method-assign]
 
@@ -66,7 +65,7 @@ def short_times() -> None:
     vars(presence)["AWAY_SECONDS"] = 4.0
     vars(presence)["KEEP_ALIVE_SECONDS"] = 1.5
     vars(presence)["WRITE_DEADLINE_SECONDS"] = 3.0
-    vars(streaming)["USER_TIMEOUT_MS"] = 3_000
+    vars(sockets)["USER_TIMEOUT_MS"] = 3_000
 
 
 def write_when_dead() -> None:

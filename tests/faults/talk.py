@@ -1,4 +1,4 @@
-"""Persons who talk to a cluster, come back when they are cut, and note what they see."""
+"""Persons who talk to a fleet, come back when they are cut, and note it all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.fakes.model import FakeModel
 from tests.faults.client import Shown, Stream, ask, call, resume
-from tests.faults.cluster import Server
+from tests.faults.fleet import Server
 from tests.faults.history import History, ModelRun, Stored
 from tests.postgres import run_sql
 

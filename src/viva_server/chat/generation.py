@@ -1,16 +1,76 @@
-"""Running the responder of one reply."""
+"""Producing a reply: the conversation loaded, its responder run to an end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
+from viva_server.chat.presence import AWAY_SECONDS
 from viva_server.chat.reply import LiveReply
-from viva_server.errors import ResponderError
-from viva_server.responders import Conversation, EndOfReply, Responder
+from viva_server.config import Config
+from viva_server.errors import (
+    ResponderError,
+    StoreError,
+    StoreUnavailableError,
+    TransientStoreError,
+)
+from viva_server.responders import (
+    Conversation,
+    ConversationMessage,
+    EndOfReply,
+    Responder,
+)
 from viva_server.responders.text import Storable
+from viva_server.store.db import Database
+from viva_server.store.turns import NewTurn, load_history
 
 logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_SECONDS = 0.5
+
+
+async def produce(
+    config: Config,
+    database: Database,
+    responder: Responder,
+    reply: LiveReply,
+    turn: NewTurn,
+    mode: str | None,
+) -> None:
+    """Generate the reply of a stored turn; it ends whatever happens here."""
+    try:
+        messages = await _load_history(
+            database, turn.session_id, reply.seq, config.history_messages
+        )
+        conversation = Conversation(
+            messages=messages,
+            session_id=turn.session_id,
+            user_id=turn.person.id,
+            channel=turn.person.channel,
+            modo=mode,
+        )
+        await generate(reply, responder, conversation, seconds=config.reply_seconds)
+    except StoreError:
+        reply.end("upstream_error", "history_unavailable")
+    finally:
+        reply.end("upstream_error", "responder_failed")
+
+
+async def _load_history(
+    database: Database, session_id: str, before_seq: int, messages: int
+) -> tuple[ConversationMessage, ...]:
+    """Load the conversation, also after the database has been away for a while."""
+    until = asyncio.get_running_loop().time() + AWAY_SECONDS
+    while True:
+        try:
+            return await load_history(
+                database, session_id, before_seq=before_seq, messages=messages
+            )
+        except (StoreUnavailableError, TransientStoreError):
+            if asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 async def generate(
@@ -20,23 +80,36 @@ async def generate(
     *,
     seconds: float,
 ) -> None:
-    """Feed a reply from its responder until either ends, then close the responder.
+    """Feed a reply from its responder until either ends; the responder is closed then.
 
     Asks for the reply's end before it returns, also when it is cancelled. The reply's
     closing does not wait for the responder's: one that refuses to be cancelled holds
     this task only.
     """
-    source = asyncio.create_task(_feed(reply, responder, conversation))
-    source.add_done_callback(lambda _: reply.end("upstream_error", "responder_failed"))
+    reply.on_end = _canceller()
     try:
         async with asyncio.timeout(seconds):
-            await reply.end_asked.wait()
+            await _feed(reply, responder, conversation)
     except TimeoutError:
         reply.end("limit", "reply_too_slow")
+    except asyncio.CancelledError:
+        if reply.end_reason is None:
+            raise
     finally:
+        reply.on_end = None
         reply.end("upstream_error", "responder_failed")
-        source.cancel()
-        await asyncio.wait({source})
+
+
+def _canceller() -> Callable[[], None]:
+    """Make what cancels the running task, but not from within itself."""
+    task = asyncio.current_task()
+    assert task is not None, "called by a coroutine"
+
+    def cancel() -> None:
+        if asyncio.current_task() is not task:
+            task.cancel()
+
+    return cancel
 
 
 async def _feed(
@@ -71,6 +144,8 @@ async def _pull(
     try:
         async for delta in deltas:
             reply.feed(storable.feed(delta))
+            if reply.end_reason is not None:
+                return
             if reply.is_full:
                 await reply.room()
     finally:

@@ -22,6 +22,8 @@ from viva_server.store.processes import (
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5
+_AGAIN_SECONDS = 0.1
+"""After a beat that failed: with the connection its lock is gone, so time is short."""
 
 
 class Ownership:
@@ -93,12 +95,16 @@ class Ownership:
         self._give_up()
 
     async def _run(self) -> None:
+        pause_seconds = BEAT_SECONDS
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(pause_seconds)
             try:
                 await self._beat()
+                pause_seconds = BEAT_SECONDS
             except StoreError as error:
-                logger.warning("No heartbeat: %s", error)
+                if pause_seconds == BEAT_SECONDS:
+                    logger.warning("No heartbeat: %s", error)
+                pause_seconds = _AGAIN_SECONDS
 
     async def _beat(self) -> None:
         connection = self._connection

@@ -40,7 +40,9 @@ class Presence:
         far: FarReplies,
         grace_seconds: float,
         away_seconds: Callable[[], float],
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
+        self.keep_alive_seconds = keep_alive_seconds
         self.local: dict[str, LiveReply] = {}
         self._database = database
         self._owner = owner
@@ -67,6 +69,11 @@ class Presence:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def abort_readers(self) -> None:
+        """Cut the connections of all readers that are left, without a clean end."""
+        for reader in self._readers:
+            reader.connection.abort()
 
     @property
     def readers(self) -> int:
@@ -128,7 +135,7 @@ class Presence:
         elif reader.writing_since is not None:
             if now - reader.writing_since > WRITE_DEADLINE_SECONDS:
                 reader.connection.abort()
-        elif now - reader.last_write > KEEP_ALIVE_SECONDS:
+        elif now - reader.last_write > self.keep_alive_seconds:
             reader.last_write = now
             reader.is_silent = True
             reader.wake()

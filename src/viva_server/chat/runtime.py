@@ -16,12 +16,15 @@ from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
-from viva_server.store.replies import FinishReason, close_strays, load_owned
+from viva_server.store.replies import close_strays, load_owned
+from viva_server.words import FinishReason
 
 logger = logging.getLogger(__name__)
 
 _STRAY_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_REPLIES_SHARE = 0.9
+"""Of the shutdown's time; the rest is for the last events."""
 
 
 class Runtime:
@@ -65,7 +68,7 @@ class Runtime:
             StoreUnavailableError: the database cannot be reached.
         """
         await self.ownership.start()
-        self.journal.start()
+        await self.journal.start()
         self.far.start()
         self.presence.start()
         await self.recovery.start()
@@ -87,17 +90,20 @@ class Runtime:
         """Take no new work, let live replies finish, then end and store the rest.
 
         Takes at most `drain_seconds` and `shutdown_seconds`; what the database does
-        not take until then is closed by another process, as `crashed`.
+        not take until then is closed by another process, as `crashed`. A client that
+        does not read its last event by then is cut: it must not hold up the end.
         """
         self.is_stopping = True
         await self._wait_for_replies(self._config.drain_seconds, or_hurry=True)
         for reply in list(self.presence.local.values()):
             reply.end("shutdown")
-        await self._wait_for_replies(self._config.shutdown_seconds)
+        until = asyncio.get_running_loop().time() + self._config.shutdown_seconds
+        await self._wait_for_replies(self._config.shutdown_seconds * _REPLIES_SHARE)
         if self.presence.local:
             logger.error("%d replies could not be closed", len(self.presence.local))
         await self.far.stop()
-        await self._wait_for_readers(self._config.shutdown_seconds)
+        await self._wait_for_readers(until - asyncio.get_running_loop().time())
+        self.presence.abort_readers()
 
     def hurry(self) -> None:
         """Give live replies no more time to finish by themselves."""

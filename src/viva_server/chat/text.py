@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from viva_server.errors import VivaError
-from viva_server.store.replies import FinishReason, Status
+from viva_server.words import FinishReason, Status
 
 
 class ReaderGoneError(VivaError):

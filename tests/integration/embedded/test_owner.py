@@ -26,7 +26,7 @@ from viva_server.store.postgres_programs import (
     runnable_programs,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECONDS = 60.0  # far more than anything here takes
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes users")

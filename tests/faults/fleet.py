@@ -59,8 +59,8 @@ class Server:
         self.log_file = folder / f"{name}.log"
         self.port = 0
         self.owner = ""
-        """The id under which it first registered, as its cluster learnt it."""
-        self._settings = {"VIVA_PORT": "0", **settings}
+        """The id under which it first registered, as its fleet learnt it."""
+        self.settings = {"VIVA_PORT": "0", **settings}
         self._armed = armed
         self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
@@ -87,7 +87,7 @@ class Server:
             self._process = subprocess.Popen(
                 [*self._prefix, sys.executable, "-m", *command],
                 cwd=_ROOT,
-                env=environment | self._settings,
+                env=environment | self.settings,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -146,7 +146,7 @@ class Server:
             self._process.wait()
 
 
-class Cluster:
+class Fleet:
     """Servers with one database and one model."""
 
     def __init__(self, dsn: str, model: FakeModel | str, folder: Path) -> None:
@@ -216,12 +216,12 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster_of(
+async def fleet_of(
     dsn: str, model: FakeModel | str, folder: Path
-) -> AsyncIterator[Cluster]:
-    """Give a cluster without servers yet; all are ended at the end."""
-    cluster = Cluster(dsn, model, folder)
+) -> AsyncIterator[Fleet]:
+    """Give a fleet without servers yet; all are ended at the end."""
+    fleet = Fleet(dsn, model, folder)
     try:
-        yield cluster
+        yield fleet
     finally:
-        cluster.close()
+        fleet.close()

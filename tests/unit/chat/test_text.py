@@ -1,0 +1,158 @@
+"""The text of a reply and the cursors into it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from viva_server.chat.text import (
+    Reader,
+    ReaderCutError,
+    ReaderGoneError,
+    ReplyText,
+    ending_of,
+)
+
+
+class Open:
+    """A connection that stays."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        raise AssertionError("nobody asked for it")
+
+
+def reader_of(reply: ReplyText, cursor: int = 0) -> Reader:
+    reader = Reader(reply, cursor, Open(), 0.0)
+    reply.readers.add(reader)
+    return reader
+
+
+ENDING = ending_of(
+    "ã😀",
+    status="complete",
+    finish_reason="stop",
+    error_code=None,
+    error_is_final=False,
+    message_count=2,
+)
+
+chunks = st.lists(st.text(alphabet="aã😀\n", min_size=1, max_size=5), max_size=8)
+
+
+@given(st.text(alphabet="xy", max_size=3), chunks, st.integers(0, 50))
+def test_text_after_an_offset_is_plain_slicing(
+    first: str, more: list[str], offset: int
+) -> None:
+    reply = ReplyText("m", first)
+    for chunk in more:
+        reply.committed(chunk)
+    whole = first + "".join(more)
+    assert reply.length == len(whole)
+    assert reply.text_after(offset) == whole[offset:]
+
+
+def test_an_ending_counts_characters_and_hashes_utf_8() -> None:
+    assert ENDING.chars == 2
+    assert ENDING.sha256 == hashlib.sha256("ã😀".encode()).hexdigest()
+
+
+async def test_a_reader_gets_text_then_the_ending() -> None:
+    reply = ReplyText("m")
+    reader = reader_of(reply)
+    reply.committed("ã")
+    reply.committed("😀")
+    reply.closed(ENDING)
+    assert await reader.next() == "ã😀"
+    assert reader.cursor == 2
+    assert await reader.next() is None
+    assert await reader.next() is None
+
+
+async def test_a_reader_waits_for_what_is_behind_its_cursor() -> None:
+    reply = ReplyText("m", "abc")
+    reader = reader_of(reply, 3)
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    reply.committed("d")
+    assert await waiting == "d"
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    reply.closed(ENDING)
+    assert await waiting is None
+
+
+async def test_a_reader_of_an_ended_reply_gets_the_rest_at_once() -> None:
+    reply = ReplyText("m", "abc")
+    reply.ending = ENDING
+    reader = reader_of(reply, 1)
+    assert [await reader.next(), await reader.next()] == ["bc", None]
+
+
+async def test_a_cut_comes_after_the_text_that_is_committed() -> None:
+    reply = ReplyText("m", "abc")
+    reader = reader_of(reply)
+    reply.cut()
+    assert await reader.next() == "abc"
+    with pytest.raises(ReaderCutError):
+        await reader.next()
+
+
+async def test_a_cut_wakes_a_reader_that_waits() -> None:
+    reply = ReplyText("m")
+    one, other = reader_of(reply), reader_of(reply)
+    waiting = asyncio.create_task(one.next())
+    await asyncio.sleep(0)
+    one.is_cut = True  # this one only, as when the database is away
+    one.wake()
+    with pytest.raises(ReaderCutError):
+        await waiting
+    reply.committed("x")
+    assert await other.next() == "x"
+
+
+async def test_a_reader_that_is_gone_gets_nothing_more() -> None:
+    reply = ReplyText("m", "abc")
+    reader = reader_of(reply)
+    reader.is_gone = True
+    with pytest.raises(ReaderGoneError):
+        await reader.next()
+
+
+async def test_a_silence_is_told_once_and_text_goes_before_it() -> None:
+    reply = ReplyText("m")
+    reader = reader_of(reply)
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    reader.is_silent = True
+    reader.wake()
+    assert await waiting == ""
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    reader.is_silent = True
+    reply.committed("x")
+    assert await waiting == "x"
+
+
+async def test_a_cancelled_wait_loses_nothing() -> None:
+    reply = ReplyText("m")
+    reader = reader_of(reply)
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    reply.committed("x")
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (reader.cursor, await reader.next()) == (0, "x")
+
+
+def test_a_wake_without_a_wait_does_nothing() -> None:
+    reader_of(ReplyText("m")).wake()
