@@ -223,6 +223,7 @@ byId("confirm-yes").addEventListener("click", async () => {
   dialog.close();
   await attempt(async () => {
     await api.json("DELETE", `/viva/chat/sessions/${toDelete.id}`);
+    sessions.remove(toDelete.id);
     await sessions.refresh();
     if (toDelete.id === chat.sessionId) await chat.open();
   }, text.deleteFailed);

@@ -30,6 +30,12 @@ export class Sessions {
     this.#show([...page.items, ...older], page.total);
   }
 
+  /** Takes a session that was deleted out of the list. */
+  remove(sessionId) {
+    this.#items = this.#items.filter(({ id }) => id !== sessionId);
+    this.#draw();
+  }
+
   /** Marks the session that is open. */
   mark(sessionId) {
     this.#openId = sessionId;
@@ -51,7 +57,8 @@ export class Sessions {
   }
 
   async #more() {
-    const page = await this.#load(this.#pages + 1, PAGE_SIZE);
+    const page = await this.#load(this.#pages + 1, PAGE_SIZE).catch(() => null);
+    if (!page) return; // the button stays for another try
     this.#pages += 1;
     this.#show([...this.#items, ...page.items], page.total);
   }
