@@ -8,6 +8,7 @@ from aiohttp import web
 
 from viva_server.api.edge import Edge
 from viva_server.api.identity import Authenticate, identifier
+from viva_server.api.page import add_page
 from viva_server.api.routes import add_routes
 from viva_server.config import Config
 from viva_server.responders import Responder
@@ -70,6 +71,21 @@ def create_app(
     app = web.Application(middlewares=[edge.middleware()])
     setup(app, config, respond=respond, authenticate=authenticate, prefix=prefix)
     return app
+
+
+def mount_page(
+    app: web.Application, /, *, path: str = "/", api_prefix: str = PREFIX
+) -> None:
+    """Serve the web chat at `path` of an application that `setup` was called with.
+
+    `api_prefix` is the `prefix` of that call. In a sub-application both are below the
+    sub-application's own prefix. A person comes in by a link with `#token=…`; where
+    `authenticate` reads a cookie, by the path alone.
+
+    Raises:
+        ValueError: the path does not begin with a slash.
+    """
+    add_page(app, path=path, api_prefix=api_prefix)
 
 
 def _lifespan(services: Services) -> Callable[[web.Application], AsyncIterator[None]]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
+from tests.browser import ChatPage, chat_page, chromium, server
 from tests.chat_host import Host, chat_host
 from tests.dictation import saying
+from tests.fakes.model import FakeModel
 from tests.postgres import PostgresServer
+from tests.programs import Program
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +27,31 @@ async def shared(shared_database_url: str) -> AsyncIterator[Host]:
     """A server for requests that are refused, on a database that tests share."""
     async with chat_host(shared_database_url, saying("oi")) as host:
         yield host
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """A Chromium that tests of the page share."""
+    async with chromium() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def model() -> AsyncIterator[FakeModel]:
+    """The model of `site`; a message may say what it does."""
+    async with FakeModel() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def site(shared_database_url: str, model: FakeModel) -> AsyncIterator[Program]:
+    """A server that tests of the page share, each as another user."""
+    async with server(shared_database_url, model) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def chat(browser: Browser, site: Program) -> AsyncIterator[ChatPage]:
+    """An empty tab for the page of `site`."""
+    async with chat_page(browser, site.origin) as page:
+        yield page

@@ -1,0 +1,104 @@
+"""The web chat's page: fixed files, read once from the package."""
+
+from __future__ import annotations
+
+import html
+import posixpath
+from collections.abc import Iterator
+from hashlib import sha256
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from aiohttp import web
+
+from viva_server.api.edge import Edge
+from viva_server.api.router import Handler, Router
+
+INDEX = "index.html"
+
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+}
+_API_MARK = "{api}"
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def add_page(app: web.Application, *, path: str, api_prefix: str) -> None:
+    """Serve the page at `path` and its files below it.
+
+    Raises:
+        ValueError: the path does not begin with a slash.
+    """
+    if not path.startswith("/"):
+        raise ValueError(f"the page's path must begin with a slash: {path!r}")
+    folder = path.rstrip("/")
+    router = Router(app, Edge(), folder)
+    for name, content in page_files().items():
+        if name == INDEX:
+            handler = _index(content, posixpath.relpath(api_prefix, folder or "/"))
+            router.add("/", get=handler, head=handler)
+        else:
+            handler = _file(content, _TYPES[posixpath.splitext(name)[1]])
+            router.add(f"/{name}", get=handler, head=handler)
+    if folder:
+        # Relative, so that it holds in a sub-application too.
+        redirect = _redirect(posixpath.basename(folder) + "/")
+        router.add("", get=redirect, head=redirect)
+
+
+def page_files() -> dict[str, bytes]:
+    """Read the page's files; keys are their paths below the page's own."""
+    return dict(_files_in(resources.files("viva_server.web"), ""))
+
+
+def _files_in(folder: Traversable, base: str) -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files_in(entry, f"{base}{entry.name}/")
+        elif posixpath.splitext(entry.name)[1] in _TYPES:
+            yield base + entry.name, entry.read_bytes()
+
+
+def _index(content: bytes, api: str) -> Handler:
+    # The page learns where the API is without inline code, which its CSP forbids.
+    text = content.decode().replace(_API_MARK, html.escape(api))
+    return _file(text.encode(), _TYPES[".html"])
+
+
+def _file(content: bytes, content_type: str) -> Handler:
+    etag = sha256(content).hexdigest()[:32]
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        if any(known.value == etag for known in request.if_none_match or ()):
+            response = web.Response(status=304, headers=_HEADERS)
+        else:
+            response = web.Response(
+                body=content,
+                content_type=content_type,
+                charset="utf-8",
+                headers=_HEADERS,
+            )
+        response.etag = etag
+        return response
+
+    return send
+
+
+def _redirect(location: str) -> Handler:
+    async def redirect(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=308, headers={"Location": location})
+
+    return redirect

@@ -1,0 +1,1 @@
+"""The files of the web chat's page, as package data."""

@@ -1,0 +1,83 @@
+// Calls of the server's API, and the events of a stream.
+
+import { EventParser } from "./sse.js";
+
+const TRANSIENT = new Set([0, 408, 429, 502, 503, 504]);
+
+/** An answer that is none: `status` 0 when there was no answer at all. */
+export class ApiError extends Error {
+  constructor(status, problem = {}, retryAfterMs = 0) {
+    super(problem.detail || problem.code || `status ${status}`);
+    this.status = status;
+    this.code = problem.code ?? "";
+    this.problem = problem;
+    this.retryAfterMs = retryAfterMs;
+  }
+
+  /** Whether the same request may succeed later. */
+  get isTransient() {
+    return TRANSIENT.has(this.status);
+  }
+}
+
+export class Api {
+  #token;
+
+  constructor(base, token) {
+    this.base = base;
+    this.#token = token;
+  }
+
+  /** Gives the JSON of the answer; null without one. */
+  async json(method, path, options) {
+    const response = await this.open(method, path, options);
+    try {
+      return response.status === 204 ? null : await response.json();
+    } catch {
+      throw new ApiError(0);
+    }
+  }
+
+  /** Gives the response once its head is there; throws ApiError for any but 2xx. */
+  async open(method, path, { body, headers = {}, signal } = {}) {
+    const init = { method, signal, headers: { ...headers }, cache: "no-store" };
+    if (this.#token) init.headers.Authorization = `Bearer ${this.#token}`;
+    if (body !== undefined) {
+      init.headers["Content-Type"] = "application/json";
+      init.body = JSON.stringify(body);
+    }
+    let response;
+    try {
+      response = await fetch(this.base + path, init);
+    } catch {
+      throw new ApiError(0);
+    }
+    if (!response.ok) throw await problemOf(response);
+    return response;
+  }
+}
+
+async function problemOf(response) {
+  const problem = await response.json().catch(() => ({}));
+  const seconds = Number(response.headers.get("Retry-After")) || 0;
+  return new ApiError(response.status, problem ?? {}, seconds * 1000);
+}
+
+/** Yields the events of a stream; `onbytes` is called for each piece that comes. */
+export async function* readEvents(response, onbytes) {
+  const parser = new EventParser();
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const reader = response.body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch(() => {
+        throw new ApiError(0);
+      });
+      if (done) return;
+      onbytes();
+      yield* parser.push(decoder.decode(value, { stream: true }));
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}

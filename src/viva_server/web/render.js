@@ -1,0 +1,101 @@
+// Markdown as safe nodes. Nothing in a reply can run, load or look like the page.
+
+import { marked } from "./vendor/marked.esm.js";
+import "./vendor/purify.min.js";
+
+import { text } from "./text.js";
+
+const TAGS =
+  "a blockquote br code del em h2 h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul";
+
+marked.use({
+  gfm: true,
+  breaks: true,
+  renderer: {
+    // HTML in a reply is shown as it was written.
+    html: ({ text: source }) => escape(source),
+    // An image would be loaded from elsewhere: a link to it instead.
+    image: ({ href, text: name }) => `<a href="${escape(href)}">${escape(name || href)}</a>`,
+    // The page itself has the first level.
+    heading({ tokens, depth }) {
+      const level = Math.min(depth + 1, 6);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
+    },
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+  },
+});
+
+const ALLOWED = {
+  ALLOWED_TAGS: TAGS.split(" "),
+  ALLOWED_ATTR: ["href", "start"],
+  ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  RETURN_DOM_FRAGMENT: true,
+};
+
+/** Makes the nodes of a reply's text. */
+export function render(markdown) {
+  const fragment = DOMPurify.sanitize(marked.parse(markdown), ALLOWED);
+  fragment.querySelectorAll("a").forEach(finishLink);
+  fragment.querySelectorAll("pre, table").forEach(makeScrollable);
+  return fragment;
+}
+
+/** Shows the text in an element; nodes that stay the same are kept, selection and all. */
+export function renderInto(element, markdown) {
+  const next = [...render(markdown).childNodes];
+  const now = [...element.childNodes];
+  let same = 0;
+  while (same < now.length && same < next.length && now[same].isEqualNode(next[same])) {
+    same += 1;
+  }
+  now.slice(same).forEach((node) => node.remove());
+  element.append(...next.slice(same));
+}
+
+function finishLink(link) {
+  const href = link.getAttribute("href");
+  if (!href) {
+    link.replaceWith(...link.childNodes);
+    return;
+  }
+  link.target = "_blank";
+  link.rel = "noopener noreferrer";
+  link.title = href; // where it really leads, whatever its text says
+}
+
+/** Wide content scrolls in a box of its own, which the keyboard can reach. */
+function makeScrollable(element) {
+  const box = document.createElement("div");
+  const scroller = document.createElement("div");
+  box.className = element.matches("pre") ? "code" : "table";
+  scroller.className = "scroller";
+  scroller.tabIndex = 0;
+  element.replaceWith(box);
+  scroller.append(element);
+  box.append(scroller);
+  if (element.matches("pre") && navigator.clipboard) box.append(copyButton());
+}
+
+function copyButton() {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = text.copy;
+  return button;
+}
+
+/** Handles a click on any of the copy buttons in an element. */
+export async function copyCode(event) {
+  const button = event.target.closest("button.copy");
+  if (!button) return;
+  await navigator.clipboard.writeText(button.parentElement.querySelector("pre").innerText);
+  button.textContent = text.copied;
+  setTimeout(() => (button.textContent = text.copy), 2000);
+}
+
+function escape(source) {
+  const names = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+  return source.replace(/[&<>"]/g, (char) => names[char]);
+}

@@ -1,0 +1,186 @@
+"""The web chat's page as bytes: what is served, how, and what it weighs."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import PurePosixPath
+
+import pytest
+from aiohttp import web
+
+from tests.chat_host import Answer, Host, serving, settings
+from tests.dictation import saying
+from viva_server import create_app, mount_page, setup
+from viva_server.api.page import INDEX, add_page, page_files
+
+FILES = page_files()
+LOADED = [name for name in FILES if not name.endswith(".txt")]
+OURS = [name for name in LOADED if not name.startswith("vendor/")]
+MAX_WEIGHT_BYTES = 150_000
+POLICY = {
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' data:",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+}
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+
+def page_app() -> web.Application:
+    app = web.Application()
+    add_page(app, path="/", api_prefix="/api/v1")
+    return app
+
+
+def address(name: str) -> str:
+    return "/" if name == INDEX else f"/{name}"
+
+
+async def get(host: Host, path: str, method: str = "GET", **headers: str) -> Answer:
+    person = host.person("ana", prefix="")
+    return await person.request(method, path, headers=headers, allow_redirects=False)
+
+
+async def test_every_file_comes_with_its_type_and_a_strict_policy() -> None:
+    async with serving(page_app()) as host:
+        for name, content in FILES.items():
+            response = await get(host, address(name))
+            assert response.status == 200, name
+            if name != INDEX:
+                assert response.body == content
+            kind = PurePosixPath(name).suffix
+            assert response.headers["Content-Type"] == TYPES[kind]
+            policy = response.headers["Content-Security-Policy"]
+            assert set(policy.split("; ")) == POLICY
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.headers["Referrer-Policy"] == "no-referrer"
+            assert response.headers["Cache-Control"] == "no-cache"
+
+
+async def test_a_file_that_is_known_is_not_sent_again() -> None:
+    async with serving(page_app()) as host:
+        first = await get(host, "/app.js")
+        tag = first.headers["ETag"]
+        same = await get(host, "/app.js", **{"If-None-Match": tag})
+        weak = await get(host, "/app.js", **{"If-None-Match": f'"x", W/{tag}'})
+        other = await get(host, "/app.js", **{"If-None-Match": '"x"'})
+
+    assert (same.status, same.body, same.headers["ETag"]) == (304, b"", tag)
+    assert weak.status == 304
+    assert other.status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/index.html", "/__init__.py", "/vendor/", "/vendor/README.md", "/%2e%2e/app.py"],
+)
+async def test_nothing_else_is_served(path: str) -> None:
+    async with serving(page_app()) as host:
+        assert (await get(host, path)).status == 404
+
+
+async def test_other_methods_are_refused() -> None:
+    async with serving(page_app()) as host:
+        head = await get(host, "/", "HEAD")
+        post = await get(host, "/", "POST")
+
+    assert (head.status, head.body) == (200, b"")
+    assert (post.status, post.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+def test_the_page_weighs_at_most_150_kb() -> None:
+    assert sum(len(FILES[name]) for name in LOADED) <= MAX_WEIGHT_BYTES
+
+
+def test_no_file_names_another_host() -> None:
+    for name in OURS:
+        found = re.findall(r"https?://[\w.-]+|@import|url\(", FILES[name].decode())
+        assert set(found) <= {"http://www.w3.org"}, name  # SVG's namespace
+
+
+def test_there_is_no_inline_code_and_no_inline_style() -> None:
+    page = FILES[INDEX].decode()
+
+    assert re.findall(r"<script(?![^>]* src=)|<style|\s(?:on\w+|style)=", page) == []
+
+
+def test_both_languages_say_the_same_things() -> None:
+    source = FILES["text.js"].decode()
+    portuguese, english = re.findall(r"= \{\n(.*?)\n\};", source, re.DOTALL)[:2]
+
+    def keys(part: str) -> list[str]:
+        return re.findall(r"^ +(\w+):", part, re.MULTILINE)
+
+    assert keys(portuguese) == keys(english)
+    named = re.findall(r'data-(?:text|label)="(\w+)"', FILES[INDEX].decode())
+    assert set(named) <= set(keys(english))
+
+
+def test_each_library_is_named_with_its_version_and_has_its_licence() -> None:
+    note = (resources.files("viva_server.web") / "vendor/README.md").read_text()
+    rows = re.findall(r"\| `(\S+\.js)` \| `([\w-]+)` ([\d.]+), `\S+` \| (\w+)", note)
+
+    assert {f"vendor/{row[0]}" for row in rows} == set(LOADED) - set(OURS)
+    for file, package, version, licence in rows:
+        assert version in FILES[f"vendor/{file}"][:300].decode()
+        assert licence in FILES[f"vendor/LICENSE.{package}.txt"].decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "api"),
+    [
+        ("/", "/api/v1", "api/v1"),
+        ("/chat", "/api/v1", "../api/v1"),
+        ("/a/chat/", "/a/api", "../api"),
+    ],
+)
+async def test_a_host_mounts_the_page_where_it_wants(
+    database_url: str, path: str, prefix: str, api: str
+) -> None:
+    app = web.Application()
+    config = settings(database_url)
+    setup(app, config, respond=saying("oi"), authenticate=str, prefix=prefix)
+    mount_page(app, path=path, api_prefix=prefix)
+    folder = path.rstrip("/")
+
+    async with serving(app) as host:
+        page = await get(host, folder + "/")
+        script = await get(host, folder + "/app.js")
+        bare = await get(host, folder)
+
+    assert f'name="viva-api" content="{api}"'.encode() in page.body
+    assert script.status == 200
+    if folder:
+        name = folder.rpartition("/")[2]
+        assert (bare.status, bare.headers["Location"]) == (308, f"{name}/")
+
+
+async def test_the_page_lives_in_a_sub_application_too(database_url: str) -> None:
+    sub = create_app(settings(database_url), respond=saying("oi"))
+    mount_page(sub)
+    app = web.Application()
+    app.add_subapp("/assistant", sub)
+
+    async with serving(app) as host:
+        page = await get(host, "/assistant/")
+        script = await get(host, "/assistant/app.js")
+        api = await get(host, "/assistant/api/v1/health")
+
+    assert b'content="api/v1"' in page.body
+    assert (script.status, api.status) == (200, 200)
+
+
+def test_a_path_without_a_slash_is_refused() -> None:
+    with pytest.raises(ValueError, match="begin with a slash"):
+        mount_page(web.Application(), path="chat")
