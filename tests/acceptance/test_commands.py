@@ -170,20 +170,23 @@ def test_a_database_of_another_encoding_is_refused(postgres: PostgresServer) -> 
     with postgres.database() as url:
         admin = psycopg2.connect(url)
         admin.autocommit = True
+        name = admin.info.dbname
+        latin = f"{name}_latin"
         with closing(admin), admin.cursor() as cursor:
             cursor.execute(
-                "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' "
-                "TEMPLATE template0"
+                f"CREATE DATABASE {latin} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
+                " TEMPLATE template0"
             )
             try:
-                name = admin.info.dbname
-                latin = url.replace(name, "latin")
                 result = run(
                     "migrate",
-                    settings={"VIVA_DATABASE_URL": latin, "VIVA_JWT_SECRET": SECRET},
+                    settings={
+                        "VIVA_DATABASE_URL": url.replace(name, latin),
+                        "VIVA_JWT_SECRET": SECRET,
+                    },
                 )
             finally:
-                cursor.execute("DROP DATABASE latin WITH (FORCE)")
+                cursor.execute(f"DROP DATABASE {latin} WITH (FORCE)")
 
     assert result.returncode == 2
     assert "UTF8" in result.stderr

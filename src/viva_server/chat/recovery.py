@@ -13,7 +13,7 @@ from viva_server.store.processes import bury, find_silent, sweep
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.1
 _SWEEP_SECONDS = 300.0
 
 
