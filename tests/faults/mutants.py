@@ -63,7 +63,9 @@ def short_times() -> None:
     processes.FROZEN_SECONDS = 3.0
     vars(ownership)["FROZEN_SECONDS"] = 3.0
     vars(presence)["AWAY_SECONDS"] = 4.0
-    vars(presence)["KEEP_ALIVE_SECONDS"] = 1.5
+    defaults = presence.Presence.__init__.__kwdefaults__
+    assert defaults is not None, "the keep-alive has a default"
+    defaults["keep_alive_seconds"] = 1.5
     vars(presence)["WRITE_DEADLINE_SECONDS"] = 3.0
     vars(sockets)["USER_TIMEOUT_MS"] = 3_000
 
