@@ -2,7 +2,11 @@
 # Installs what the tests need from Debian, where apt is there and something is missing.
 set -eu
 missing=
-command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+for program in chromium curl jq; do
+    command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+done
+# The tests of the stream with npm's parsers, and of the page's modules.
+command -v npm >/dev/null 2>&1 || missing="$missing nodejs npm"
 [ -z "$missing" ] && exit 0
 if ! command -v apt-get >/dev/null 2>&1; then
     echo "Missing:$missing. Install it with your package manager; its tests fail without it." >&2

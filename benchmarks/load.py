@@ -150,6 +150,12 @@ async def _hold(seconds: float) -> None:
     await asyncio.sleep(0.5)
 
 
+def _silent(run: Run) -> list[str]:
+    """What some of the streams without text got instead."""
+    silent = [stream.reads for stream in run.streams if not stream.has_text]
+    return [repr([data[:200] for _, data in reads[:1]]) for reads in silent[:3]]
+
+
 async def run_plan(plan: Plan) -> dict[str, Any]:
     """Open the streams, wait for their end or the deadline, and judge them.
 
@@ -172,7 +178,7 @@ async def run_plan(plan: Plan) -> dict[str, Any]:
         if stream.transport is not None:
             stream.transport.abort()
     if plan.hold_seconds is not None:
-        return {"opened": run.opened.is_set(), "load_cpu_seconds": cpu_seconds}
+        return {"opened": run.texts, "problems": _silent(run)}
     reads = [stream.reads for stream in run.streams]
     found = judge(reads, plan.tokens, run.window)
     return {"load_cpu_seconds": cpu_seconds, **found}

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,27 @@ def run_rounds(stage: Stage, server: str | None, rounds: int) -> list[Record]:
 
 
 def _sampled(stage: Stage, subject: Subject) -> Record:
-    with started(stage, subject) as live, tempfile.TemporaryDirectory() as folder:
-        warm_up(live)
+    with (
+        started(stage, subject) as live,
+        tempfile.TemporaryDirectory() as folder,
+        ExitStack() as samplers,
+    ):
         stacks = Path(folder) / "stacks"
-        with running(_py_spy(live, stacks), stage.log) as sampler:
-            record = measure(live, CPU)
-            # It ends by itself, with the time that it was given.
-            sampler.wait(60)
+        command = _py_spy(live, stacks)
+        warm_up(live)
+        record = measure(
+            live,
+            CPU,
+            on_open=lambda: samplers.enter_context(running(command, stage.log)),
+        )
+        samplers.close()
         shares = _shares(stacks.read_text().splitlines())
     return {"subject": subject.name, "cpu_us": record["cpu_us"], "shares": shares}
 
 
 def _py_spy(live: Live, stacks: Path) -> list[str]:
-    seconds = CPU.streams // CPU.opens_per_second + CPU.tokens * CPU.every_ms // 1000
+    # It ends by itself before the streams do, and has written its file then.
+    seconds = CPU.tokens * CPU.every_ms // 1000 - 2
     options = f"--rate {SAMPLES_PER_SECOND} --format raw --duration {seconds}"
     program = str(Path(sys.executable).with_name("py-spy"))
     return [

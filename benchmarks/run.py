@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -109,8 +109,13 @@ def _foreign_cpu_seconds() -> float:
     return machine_cpu_seconds() - family_cpu_seconds(os.getpid())
 
 
-def measure(live: Live, scenario: Scenario) -> Record:
-    """Put one load on the subject and give its figures."""
+def measure(
+    live: Live, scenario: Scenario, on_open: Callable[[], object] = lambda: None
+) -> Record:
+    """Put one load on the subject and give its figures.
+
+    ``on_open`` is called when the steady load begins.
+    """
     moments = {"start": sample(live)}
     found: Record = {}
     for line in _load_lines(live, scenario):
@@ -118,6 +123,8 @@ def measure(live: Live, scenario: Scenario) -> Record:
             found = json.loads(line)
         else:
             moments.setdefault(line, sample(live))
+            if line == "open":
+                on_open()
     moments["end"] = sample(live)
     if not found:
         raise RuntimeError(f"the load on {live.subject.name} gave no findings")

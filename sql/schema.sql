@@ -60,6 +60,8 @@ CREATE TABLE viva.messages (
     ),
     -- Why a reply failed, for the error event; a word such as upstream_timeout.
     error_code text,
+    -- That asking again will not help; only beside an error_code.
+    error_is_final boolean NOT NULL DEFAULT FALSE,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT messages_pkey PRIMARY KEY (session_id, seq)
 );

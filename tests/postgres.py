@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from viva_server.errors import EmbeddedPostgresError
+from viva_server.store.data_folder import FolderLock
 from viva_server.store.embedded import EmbeddedPostgres
 from viva_server.store.migrate import load_migrations
 
@@ -135,3 +137,13 @@ class PostgresServer:
         finally:
             if self.pid is not None:
                 run_sql(self.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether no server has taken the data folder."""
+    lock = FolderLock(folder)
+    with suppress(EmbeddedPostgresError):
+        lock.acquire()
+        lock.release()
+        return True
+    return False

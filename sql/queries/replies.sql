@@ -194,7 +194,8 @@ closed AS (
         content = e.text,
         status = e.status,
         finish_reason = e.finish_reason,
-        error_code = e.error_code
+        error_code = e.error_code,
+        error_is_final = e.error_is_final
     FROM
         me
     INNER JOIN viva.live_replies AS l ON l.owner = me.id
@@ -204,8 +205,9 @@ closed AS (
             CAST(:texts AS text[]),
             CAST(:statuses AS text[]),
             CAST(:finish_reasons AS text[]),
-            CAST(:error_codes AS text[])
-        ) AS e (message_id, text, status, finish_reason, error_code)
+            CAST(:error_codes AS text[]),
+            CAST(:errors_are_final AS boolean[])
+        ) AS e (message_id, text, status, finish_reason, error_code, error_is_final)
         ON e.message_id = l.message_id
     WHERE m.id = l.message_id
     RETURNING m.id, m.session_id
@@ -239,6 +241,7 @@ SELECT
     m.status,
     m.finish_reason,
     m.error_code,
+    m.error_is_final,
     s.message_count,
     l.owner,
     CASE
@@ -273,6 +276,7 @@ SELECT
     m.status,
     m.finish_reason,
     m.error_code,
+    m.error_is_final,
     s.message_count,
     CASE
         WHEN m.status = 'streaming'

@@ -45,7 +45,7 @@ def setup(
     app.cleanup_ctx.append(_lifespan(services))
     app.on_shutdown.append(_drain(services))
     identify = identifier(config, authenticate)
-    add_routes(app, services, identify, prefix=prefix)
+    add_routes(app, services, identify, prefix=prefix.rstrip("/"))
     app.setdefault(SERVICES, services)
     return services
 

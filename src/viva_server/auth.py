@@ -48,6 +48,16 @@ def require_scope(identity: Identity, scope: str) -> None:
         raise ScopeError(scope)
 
 
+def checked_user(value: object) -> str:
+    """Return a user's id; raise AuthError if it cannot be one."""
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_USER_CHARS:
+        problem = f"the user is not a text of 1 to {_MAX_USER_CHARS} characters"
+        raise AuthError(problem)
+    if _NOT_IN_A_USER.search(value):
+        raise AuthError("the user has a character that cannot be stored")
+    return value
+
+
 class JwtAuth:
     """Issues and checks HS256 tokens: the first secret signs, every secret verifies.
 
@@ -76,7 +86,7 @@ class JwtAuth:
         """
         issued = int(time.time() if now is None else now)
         claims: dict[str, Any] = {
-            "sub": _user(user_id),
+            "sub": checked_user(user_id),
             "iat": issued,
             "exp": issued + math.ceil(ttl_seconds),
         }
@@ -98,7 +108,9 @@ class JwtAuth:
         if "aud" in claims:
             # RFC 7519 § 4.1.3: who is not named in `aud` must refuse the token.
             raise AuthError("the token is for another audience")
-        return Identity(_user(claims.get("sub")), _scopes(claims.get("scope", "")))
+        return Identity(
+            checked_user(claims.get("sub")), _scopes(claims.get("scope", ""))
+        )
 
     def _payload(self, token: str) -> bytes:
         for secret in self._secrets:
@@ -151,14 +163,6 @@ def _date(claims: dict[str, Any], name: str) -> float | None:
         raise AuthError(f"{name} is not a number")
     if not abs(value) < 1e15:  # seconds; also refuses NaN and infinity
         raise AuthError(f"{name} is not a time")
-    return value
-
-
-def _user(value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_USER_CHARS:
-        raise AuthError(f"sub is not a text of 1 to {_MAX_USER_CHARS} characters")
-    if _NOT_IN_A_USER.search(value):
-        raise AuthError("sub has a character that cannot be stored")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 
 class VivaError(Exception):
@@ -76,7 +77,11 @@ class FencedError(VivaError):
 
 
 class NotFoundError(VivaError):
-    """The person has no such session or message."""
+    """The person has no such session or message; `kind` says which."""
+
+    def __init__(self, kind: Literal["session", "message"]) -> None:
+        super().__init__(f"no such {kind}")
+        self.kind = kind
 
 
 class ReplyInProgressError(VivaError):

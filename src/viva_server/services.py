@@ -15,7 +15,7 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import ConfigError, SchemaError, StoreError
+from viva_server.errors import ConfigError, StoreError
 from viva_server.responders import (
     DEFAULT_SYSTEM_PROMPT,
     OpenAIResponder,
@@ -69,7 +69,6 @@ class Services:
             await self._open_database(stack)
             await self._see_to_schema()
             responder = self._respond or await self._own_responder(stack)
-            stack.push_async_callback(self.inbox.close)
             await self.runtime.start()
             stack.push_async_callback(self.runtime.stop)
             self.chat.start(responder)
@@ -87,14 +86,20 @@ class Services:
             return await migrate(self.database)
 
     async def drain(self) -> None:
-        """End and store all live replies; readers get their last event. Idempotent.
+        """End and store all live replies and accepted webhooks. Idempotent.
+
+        Readers get their last event, new work is refused.
 
         All work with the database ends here, so that a host may close its resources
         afterwards. Takes at most `drain_seconds` and twice `shutdown_seconds`.
         """
         if self._drained is None:
-            self._drained = asyncio.create_task(self.runtime.drain())
+            self._drained = asyncio.create_task(self._drain())
         await asyncio.shield(self._drained)
+
+    async def _drain(self) -> None:
+        await self.runtime.drain()
+        await self.inbox.close()
 
     async def is_ready(self) -> bool:
         """Whether new work can be taken: the database answers, nothing is stuck."""
@@ -117,10 +122,7 @@ class Services:
         if self.config.auto_migrate:
             for name in await migrate(self.database):
                 logger.info("Applied migration %s", name)
-        state = await schema_state(self.database)
-        if state.word != "current":
-            names = ", ".join(state.names)
-            raise SchemaError(f"the database's schema is {state.word}: {names}")
+        (await schema_state(self.database)).require_current()
 
     async def _own_responder(self, stack: contextlib.AsyncExitStack) -> Responder:
         config = self.config

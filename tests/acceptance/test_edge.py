@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession, web
 
 from tests.raw_http import PATIENCE_SECONDS, connect, exchange, serving
-from viva_server.api.edge import REQUEST_ID, Edge, Handler
+from viva_server.api.edge import Edge, Handler
 from viva_server.api.gate import read_json
 from viva_server.api.problems import Problem
 from viva_server.errors import AuthError, StoreUnavailableError
@@ -356,18 +356,17 @@ async def test_a_sub_application_answers_problems_below_its_prefix() -> None:
             assert answer.content_type == "text/plain"
 
 
-async def test_the_edge_goes_round_a_request_once() -> None:
-    ids: list[str] = []
-
-    async def look(request: web.Request) -> web.Response:
-        ids.append(request[REQUEST_ID])
-        return web.Response()
-
+async def test_the_edge_goes_round_a_request_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     app = web.Application(middlewares=[edge.middleware()])
-    app.router.add_get("/", edge.wrap(edge.wrap(look)))
+    app.router.add_get("/", edge.wrap(edge.wrap(redirect)))
     async with (
         serving(app) as port,
         ClientSession(f"http://127.0.0.1:{port}") as client,
-        client.get("/") as answer,
     ):
-        assert answer.headers.getall("X-Request-Id") == ids
+        with caplog.at_level(logging.INFO, "viva_server.access"):
+            async with client.get("/", allow_redirects=False) as answer:
+                assert answer.status == 302
+
+    assert len(caplog.messages) == 1

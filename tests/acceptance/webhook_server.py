@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Any
 
 from aiohttp import ClientSession, web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
+from tests.postgres import run_sql
 from viva_server.api.problems import problem_response, to_problem, unexpected
-from viva_server.api.webhook import WebhookDoor
+from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.config import Config
 from viva_server.whatsapp.inbox import Inbox, Statements
+
+Site = tuple[str, int]
 
 BASE = "/api/v1/webhook/evolution"
 
@@ -29,17 +34,37 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 class WebhookClient:
     """Posts to the server the way Evolution does: the URL goes out as it is written."""
 
-    def __init__(self, session: ClientSession, origin: str) -> None:
+    def __init__(
+        self, session: ClientSession, site: Site, door: WebhookDoor, inbox: Inbox
+    ) -> None:
+        self.host, self.port = site
         self._session = session
-        self._origin = origin
+        self._origin = f"http://{self.host}:{self.port}"
+        self._door = door
+        self._inbox = inbox
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return self._door.bytes_in_flight
+
+    @property
+    def waiting(self) -> int:
+        return self._inbox.waiting
+
+    async def head(self, tail: str = "") -> int:
+        async with self._session.head(self._origin + BASE + tail) as response:
+            return response.status
 
     async def post(
         self, tail: str = "", body: object = None, *, data: Any = None, **kwargs: Any
     ) -> tuple[int, dict[str, Any], dict[str, str]]:
         url = URL(self._origin + BASE + tail, encoded=True)
-        payload = {"json": body} if data is None else {"data": data}
+        data = json.dumps(body).encode() if data is None else data
+        # aiohttp warns of large bytes: they hold up the loop.
+        data = BytesIO(data) if isinstance(data, bytes) else data
+        headers = {"Content-Type": "application/json", **kwargs.pop("headers", {})}
         async with self._session.post(
-            url, allow_redirects=False, **payload, **kwargs
+            url, data=data, headers=headers, allow_redirects=False, **kwargs
         ) as response:
             return (
                 response.status,
@@ -60,16 +85,31 @@ async def webhook_server(
     inbox = Inbox(database, retry_seconds=0.05)
     app = web.Application(middlewares=[_problems])
     handlers = WebhookDoor(config, inbox, **door)
-    app.router.add_post(BASE + "{tail:(/.*)?}", handlers.receive)
-    app.router.add_get(BASE + "{tail:(/.*)?}", handlers.describe)
+    app.router.add_post(BASE + ANY_TAIL, handlers.receive)
+    app.router.add_get(BASE + ANY_TAIL, handlers.describe)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    host, port = runner.addresses[0][:2]
+    address = runner.addresses[0][:2]
     try:
         async with ClientSession() as session:
-            yield WebhookClient(session, f"http://{host}:{port}")
+            yield WebhookClient(session, address, handlers, inbox)
     finally:
         await runner.cleanup()
-        await inbox.close()
+        await inbox.close(within_seconds=0.5)
+
+
+def rows(url: str, columns: str = "event") -> list[tuple[Any, ...]]:
+    """Return columns of the inbox, oldest first."""
+    return run_sql(url, f"SELECT {columns} FROM viva.inbox ORDER BY id")
+
+
+def received(event: str, *, duplicate: bool = False) -> dict[str, Any]:
+    """Return the answer to a delivery that was stored."""
+    return {
+        "status": "received",
+        "processed": True,
+        "event": event,
+        "duplicate": duplicate,
+    }

@@ -59,7 +59,11 @@ async def test_u01_a_model_that_cannot_be_reached_is_tried_three_times(
     assert (reply.text, reply.end) == ("", "upstream_unavailable")
     assert reply.error is not None
     assert reply.error.retryable
-    assert len(caplog.records) == 2
+    assert [record.getMessage()[:12] for record in caplog.records] == [
+        "Asking the m",
+        "Asking the m",
+        "No whole rep",
+    ]
 
 
 async def test_u01_a_failing_tls_handshake_is_the_same(
@@ -131,13 +135,14 @@ async def test_u03_the_idle_limit_starts_again_with_each_token(
 async def test_u03_a_caller_that_takes_its_time_is_not_the_models_silence(
     session: aiohttp.ClientSession,
 ) -> None:
-    async with FakeModel(Script(tokens=3, interval_ms=5)) as model:
-        stream = asking(session, model, idle_seconds=0.1)(conversation("oi"))
+    script = Script(tokens=8, interval_ms=200)
+    async with FakeModel(script) as model:
+        stream = asking(session, model, idle_seconds=0.4)(conversation("oi"))
         texts = []
         async for text in stream:
             texts.append(text)
-            await asyncio.sleep(0.3)
-    assert "".join(texts) == WHOLE
+            await asyncio.sleep(0.5)
+    assert "".join(texts) == reply_to("oi", script)
 
 
 # U-04, U-05
@@ -214,6 +219,14 @@ async def test_u05_what_another_attempt_cannot_change_is_not_tried_again(
     assert len(model.requests) == 1
 
 
+async def test_u05_the_log_tells_the_operator_the_status(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with FakeModel(Script(status=401)) as model:
+        await collect(asking(session, model))
+    assert "HTTP 401" in caplog.text
+
+
 @pytest.mark.parametrize("cut", ["fin", "rst", "eof"])
 async def test_u05_a_cut_before_the_first_token_is_tried_again(
     session: aiohttp.ClientSession, cut: str
@@ -258,10 +271,16 @@ async def test_u07_each_end_has_a_declared_meaning(
     assert (reply.text, reply.end) == (WHOLE, end)
 
 
+@pytest.mark.parametrize(
+    "finish", [content("a", "stop"), content("a") + content("", "stop")]
+)
+@pytest.mark.parametrize("together", [True, False])
 async def test_u07_after_the_finish_reason_nobody_waits_long_for_the_rest(
-    session: aiohttp.ClientSession,
+    session: aiohttp.ClientSession, finish: bytes, together: bool
 ) -> None:
-    async with FakeModel(Script(events=content("a", "stop"), cut="stall")) as model:
+    piece = 0 if together else len(content("a"))
+    script = Script(events=finish, cut="stall", piece=piece, interval_ms=100)
+    async with FakeModel(script) as model:
         async with asyncio.timeout(5):
             reply = await collect(asking(session, model))
     assert (reply.text, reply.end) == ("a", "stop")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,12 +47,18 @@ def test_a_secret_is_for_its_owner_whatever_the_umask(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["secret"]
 
 
-def test_processes_that_make_a_secret_together_agree(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(4) as pool:
-        found = pool.map(load_or_create_secret, [tmp_path / "secret"] * 16, 1)
-    assert len(set(found)) == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["secret"]
+def test_those_who_make_a_secret_together_agree(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def make(file: Path) -> str:
+        together.wait(30)
+        return load_or_create_secret(file)
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(20):
+            found = set(pool.map(make, [tmp_path / f"secret-{number}"] * 4))
+            assert len(found) == 1
+    assert len(list(tmp_path.iterdir())) == 20
 
 
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.postgres import run_sql
+from tests.waiting import until
 from viva_server.errors import (
     StoreError,
     StoreUnavailableError,
@@ -83,9 +84,7 @@ def rows(url: str, columns: str = "message_id, deliveries") -> list[tuple[Any, .
 
 
 async def stored(url: str, count: int) -> None:
-    async with asyncio.timeout(10):
-        while len(rows(url)) < count:
-            await asyncio.sleep(0.02)
+    await until(lambda: len(rows(url)) >= count)
 
 
 async def test_a_row_is_there_when_add_returns(inbox: Inbox, database_url: str) -> None:
@@ -123,8 +122,7 @@ async def test_one_commit_takes_all_that_gathered_behind_the_last(
 ) -> None:
     gate.opened.clear()
     first = asyncio.create_task(inbox.add(message(0)))
-    while not gate.batches:
-        await asyncio.sleep(0)
+    await until(lambda: gate.batches)
     others = [asyncio.create_task(inbox.add(message(n % 20))) for n in range(1, 41)]
     await asyncio.sleep(0)
     gate.opened.set()
@@ -140,8 +138,7 @@ async def test_a_row_is_stored_though_its_caller_went_away(
 ) -> None:
     gate.opened.clear()
     callers = [asyncio.create_task(inbox.add(message(n))) for n in range(3)]
-    while not gate.batches:
-        await asyncio.sleep(0)
+    await until(lambda: gate.batches)
     for caller in callers:
         caller.cancel()
     gate.opened.set()
@@ -238,14 +235,13 @@ async def test_only_so_many_events_are_kept(
     assert "an event messages.edited is lost" in caplog.text
     gate.is_down = False
     await stored(database_url, 3)
-    assert [name for name, _ in rows(database_url)] == ["E0", "E1", "E2"]
+    assert {name for name, _ in rows(database_url)} == {"E0", "E1", "E2"}
 
 
 async def test_a_full_inbox_takes_no_more(inbox: Inbox, gate: Gate) -> None:
     gate.opened.clear()
     waiting = [asyncio.create_task(inbox.add(message(n))) for n in range(51)]
-    while not gate.batches:
-        await asyncio.sleep(0)
+    await until(lambda: gate.batches)
     waiting += [asyncio.create_task(inbox.add(message(n))) for n in range(51, 80)]
     done, _ = await asyncio.wait(waiting, timeout=0.2)
     assert done
@@ -260,8 +256,7 @@ async def test_a_stop_stores_what_is_queued(
 ) -> None:
     gate.opened.clear()
     adding = [asyncio.create_task(inbox.add(message(n))) for n in range(5)]
-    while not gate.batches:
-        await asyncio.sleep(0)
+    await until(lambda: gate.batches)
     closing = asyncio.create_task(inbox.close())
     await asyncio.sleep(0)
     gate.opened.set()
@@ -277,8 +272,7 @@ async def test_a_stop_without_the_database_leaves_nobody_waiting(
 ) -> None:
     gate.opened.clear()
     adding = [asyncio.create_task(inbox.add(message(n))) for n in range(5)]
-    while not gate.batches:
-        await asyncio.sleep(0)
+    await until(lambda: gate.batches)
     await inbox.close(within_seconds=0.05)
     done, pending = await asyncio.wait(adding, timeout=5)
     assert not pending

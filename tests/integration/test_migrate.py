@@ -60,6 +60,7 @@ async def test_an_empty_database_gets_all_migrations_in_order(
     assert comment == [("100 %, :no parameter",)]
 
 
+@pytest.mark.both_loops
 async def test_what_is_applied_is_not_applied_again(empty: Database) -> None:
     await migrate(empty, [FIRST])
     assert await migrate(empty, [FIRST, SECOND]) == [SECOND.name]

@@ -82,6 +82,16 @@ async def test_one_connection_serves_reply_after_reply(
         assert model.connections == 1
 
 
+async def test_a_connection_is_kept_though_its_last_bytes_come_late(
+    session: aiohttp.ClientSession,
+) -> None:
+    events = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
+    async with FakeModel(Script(events=events, interval_ms=20)) as model:
+        for _ in range(3):
+            assert (await collect(asking(session, model))).text == "a"
+        assert model.connections == 1
+
+
 async def test_closing_the_generator_closes_the_models_connection(
     session: aiohttp.ClientSession,
 ) -> None:

@@ -13,9 +13,15 @@ from viva_server.api.wire import WireError
 from viva_server.auth import ScopeError
 from viva_server.errors import (
     AuthError,
+    KeyReusedError,
+    NotFoundError,
+    OverloadedError,
     ResponderError,
+    StoppingError,
     StoreUnavailableError,
+    TooManyRepliesError,
     TransientStoreError,
+    VivaError,
 )
 
 
@@ -96,3 +102,23 @@ def test_an_expected_error_has_its_problem(
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(), web.HTTPFound("/")])
 def test_what_nobody_expected_has_none(error: Exception) -> None:
     assert to_problem(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (NotFoundError("session"), 404, "session_not_found"),
+        (NotFoundError("message"), 404, "message_not_found"),
+        (KeyReusedError(), 422, "idempotency_key_reused"),
+        (TooManyRepliesError(), 429, "too_many_replies"),
+        (OverloadedError(), 503, "unavailable"),
+        (StoppingError(), 503, "unavailable"),
+    ],
+)
+def test_what_the_chat_refuses_has_its_status(
+    error: VivaError, status: int, code: str
+) -> None:
+    problem = to_problem(error)
+    assert problem is not None
+    assert (problem.status, problem.code) == (status, code)
+    assert ("Retry-After" in problem.headers) is (status in {429, 503})

@@ -103,10 +103,12 @@ def test_lf_cr_and_crlf_are_the_same(fragments: list[bytes]) -> None:
 def test_the_corners_of_the_standard(
     stream: bytes, expected: list[ServerEvent]
 ) -> None:
-    assert whole(stream) == expected
-    decoder = SseDecoder()
-    by_byte = [event for byte in stream for event in decoder.feed(bytes([byte]))]
-    assert by_byte == expected
+    for line_end in (b"\n", b"\r\n", b"\r"):
+        each = stream.replace(b"\n", line_end)
+        assert whole(each) == expected
+        decoder = SseDecoder()
+        by_byte = [event for byte in each for event in decoder.feed(bytes([byte]))]
+        assert by_byte == expected
 
 
 def test_an_event_is_dispatched_at_its_second_cr_without_waiting_for_a_lf() -> None:

@@ -121,15 +121,19 @@ def test_a_refusal_repeats_little_of_the_body() -> None:
     assert len(str(error.errors)) < 200
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | texts,
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner),
-    max_leaves=20,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+    ),
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(texts, values), st.booleans())
+@given(st.dictionaries(texts, values, max_size=4), st.booleans())
 def test_what_can_be_stored_is_read_as_it_was_written(
     value: dict[str, Any], ascii_only: bool
 ) -> None:

@@ -53,7 +53,7 @@ class ChatHandlers:
         except ReaderCutError:
             raise OverloadedError from None
         if has_failed(ending):
-            failure = describe_failure(ending.error_code)
+            failure = describe_failure(ending)
             raise Problem(
                 502,
                 failure.code,
@@ -84,6 +84,7 @@ class ChatHandlers:
         person = await self._identify(request)
         cursor = _cursor(request)
         if cursor == (message_id, sse.END):
+            await self._chat.require(person, message_id)
             return web.Response(status=204)
         offset = cursor[1] if cursor is not None and cursor[0] == message_id else 0
         reading = await self._chat.resume(

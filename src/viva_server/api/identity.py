@@ -8,13 +8,17 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from viva_server.auth import Identity, JwtAuth
+from viva_server.auth import Identity, JwtAuth, checked_user
 from viva_server.config import Config
 from viva_server.errors import ConfigError
 from viva_server.store.people import Person
 
 Authenticate = Callable[[web.Request], str | Awaitable[str]]
-"""A host's check: gives the id of the user who sent a request, or raises AuthError."""
+"""A host's check: gives the id of the user who sent a request, or raises AuthError.
+
+An id has 1 to 255 characters and no control characters; another one, or None, is
+answered like AuthError.
+"""
 
 IdentifyCaller = Callable[[web.Request], Awaitable[Identity]]
 """Gives who sends a request; raises AuthError."""
@@ -43,8 +47,12 @@ def identifier(config: Config, authenticate: Authenticate | None) -> IdentifyCal
 
     async def by_host(request: web.Request) -> Identity:
         answer = authenticate(request)
-        user_id = await answer if inspect.isawaitable(answer) else answer
-        return Identity(user_id)
+        user_id: object = await answer if inspect.isawaitable(answer) else answer
+        if user_id is not None and not isinstance(user_id, str):
+            # A defect of the host: 500 and a traceback, not a 401 that hides it.
+            kind = type(user_id).__name__
+            raise TypeError(f"authenticate gave a {kind} and not a text")
+        return Identity(checked_user(user_id))
 
     return by_host
 

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import uuid
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import http_parser, web
@@ -28,13 +26,12 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from viva_server.api.problems import Problem, problem_response, unexpected
+from viva_server.api.sockets import bound_buffers
 from viva_server.errors import ConfigError
 
 HEAD_SECONDS = 10.0
 IDLE_SECONDS = 75.0
 LINGERING_SECONDS = 2.0
-USER_TIMEOUT_MS = 20_000
-SEND_BUFFER_BYTES = 128 * 1024
 SERVER_NAME = "viva-server"
 
 logger = logging.getLogger("viva_server.access")
@@ -125,7 +122,7 @@ class LimitedRequestHandler(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock for the first request's head."""
-        _tune(transport)
+        bound_buffers(transport)
         super().connection_made(transport)
         self._start_clock()
 
@@ -203,16 +200,3 @@ def _problem(status: int) -> Problem:
     if status == 400:
         return Problem(400, "bad_request", "This is not HTTP as RFC 9112 has it.")
     return unexpected()
-
-
-def _tune(transport: asyncio.BaseTransport) -> None:
-    """Bound what a reader that stalled or vanished can hold back."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    with suppress(OSError):  # the client may be gone already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS
-            )

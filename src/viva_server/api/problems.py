@@ -10,12 +10,17 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
-from viva_server.api.wire import WireError
+from viva_server.api.wire import WireError, not_found
 from viva_server.auth import ScopeError
 from viva_server.errors import (
     AuthError,
+    FencedError,
+    KeyReusedError,
+    NotFoundError,
+    OverloadedError,
     ResponderError,
     StoreUnavailableError,
+    TooManyRepliesError,
     TransientStoreError,
     VivaError,
 )
@@ -23,6 +28,8 @@ from viva_server.errors import (
 TYPE_PREFIX = "urn:viva:problem:"
 RETRY_AFTER_SECONDS = 2
 
+_RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+_KEY_REUSED = "This Idempotency-Key belongs to another body."
 _RETRYABLE = frozenset({408, 429, 502, 503, 504})
 _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _CODES = {
@@ -81,6 +88,15 @@ def to_problem(error: BaseException) -> Problem | None:
             return Problem(error.status, error.code, error.detail, errors=error.errors)
         case AuthError():
             return _auth_problem(error)
+        case NotFoundError():
+            return to_problem(not_found(error.kind))
+        case KeyReusedError():
+            return Problem(422, "idempotency_key_reused", _KEY_REUSED)
+        case TooManyRepliesError():
+            detail = "You have too many replies under way."
+            return Problem(429, "too_many_replies", detail, headers=_RETRY_AFTER)
+        case OverloadedError() | FencedError():
+            return unavailable()
         case StoreUnavailableError() | TransientStoreError():
             return unavailable()
         case ResponderError():
@@ -95,8 +111,7 @@ def to_problem(error: BaseException) -> Problem | None:
 
 def unavailable(detail: str = "The server cannot do this right now.") -> Problem:
     """Make the 503 for what may work again in a moment."""
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return Problem(503, "unavailable", detail, headers=headers)
+    return Problem(503, "unavailable", detail, headers=_RETRY_AFTER)
 
 
 def unexpected() -> Problem:

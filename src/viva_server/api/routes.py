@@ -12,7 +12,7 @@ from viva_server.api.identity import IdentifyCaller, as_person
 from viva_server.api.operations import OperationHandlers
 from viva_server.api.problems import Problem
 from viva_server.api.sessions import SessionHandlers
-from viva_server.api.webhook import WebhookDoor
+from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.services import Services
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -70,7 +70,7 @@ def add_routes(
     _add_sessions(router, SessionHandlers(services, person))
     door = WebhookDoor(config, services.inbox)
     router.add(
-        "/webhook/evolution{tail:(/.*)?}",
+        "/webhook/evolution" + ANY_TAIL,
         post=door.receive,
         get=door.describe,
         head=door.describe,

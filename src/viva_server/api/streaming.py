@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from aiohttp import web
 
 from viva_server import sse
 from viva_server.api.failures import describe_failure
+from viva_server.api.sockets import bound_buffers
 from viva_server.chat.service import ChatService, Reading
 from viva_server.chat.text import Ending, ReaderCutError, ReaderGoneError
-
-SEND_BUFFER_BYTES = 128 * 1024
-USER_TIMEOUT_MS = 20_000
 
 _WANTED_ENDS = frozenset({"stopped", "superseded", "shutdown", "disconnected"})
 """Ends that somebody wanted: without text they are told by `done`, not as an error."""
@@ -27,7 +24,7 @@ class ClientConnection:
     def __init__(self, request: web.Request) -> None:
         self._transport = request.transport
         if self._transport is not None:
-            _bound_buffers(self._transport)
+            bound_buffers(self._transport)
 
     def is_closing(self) -> bool:
         return self._transport is None or self._transport.is_closing()
@@ -35,20 +32,6 @@ class ClientConnection:
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-
-def _bound_buffers(transport: asyncio.Transport) -> None:
-    """Keep what a slow client can hold small, and notice one that has vanished.
-
-    The kernel takes about 4 MB for a client that does not read, and waits over 40 s for
-    one whose network is gone, unless it is told otherwise.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
 
 
 async def stream_reply(
@@ -121,7 +104,7 @@ async def _write_events(response: web.StreamResponse, reading: Reading) -> None:
 
 def _last_event(reading: Reading, ending: Ending) -> bytes:
     if has_failed(ending):
-        failure = describe_failure(ending.error_code)
+        failure = describe_failure(ending)
         return sse.error_event(
             error=failure.text,
             code=failure.code,

@@ -23,11 +23,15 @@ from viva_server.whatsapp.secrets import Verdict, judge_body, judge_request
 
 logger = logging.getLogger(__name__)
 
+ANY_TAIL = "{tail:(?s:/.*)?}"
+"""What the route ends in; a plain dot would answer 404 to %0A."""
+
 MAX_BODY_BYTES = 64 * 2**20
 MAX_BYTES_IN_FLIGHT = 256 * 2**20
 
 # Above, decoding would hold the event loop for longer than a token may wait.
 _OFF_LOOP_BYTES = 256 * 2**10
+_STORED_BYTES_PER_SECOND = 4 * 2**20
 _MAX_DRAINED_BYTES = 256 * 2**20
 
 
@@ -44,7 +48,8 @@ class WebhookDoor:
         max_body_bytes: above, a delivery is answered 200 and ignored.
         max_bytes_in_flight: of all bodies that are being read; above, 503.
         body_seconds: how long a body may take to arrive.
-        answer_seconds: how long an answer waits for the commit; then 503.
+        answer_seconds: how long an answer waits for the commit; then 503. A large
+            body has longer.
         awaited_seconds: the same for events that hold up Evolution's queue; then 200.
     """
 
@@ -69,6 +74,11 @@ class WebhookDoor:
         self._answer_seconds = answer_seconds
         self._awaited_seconds = awaited_seconds
         self._bytes_in_flight = 0
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """How many bytes of bodies are in memory now."""
+        return self._bytes_in_flight
 
     async def describe(self, request: web.Request) -> web.Response:
         """Answer the GET of a person who opens the webhook's URL."""
@@ -170,7 +180,9 @@ class WebhookDoor:
 
     async def _store(self, delivery: Delivery) -> web.Response:
         is_awaited = delivery.is_awaited
-        seconds = self._awaited_seconds if is_awaited else self._answer_seconds
+        seconds = self._awaited_seconds
+        if not is_awaited:
+            seconds = self._answer_seconds + delivery.size / _STORED_BYTES_PER_SECOND
         try:
             async with asyncio.timeout(seconds):
                 is_new = await self._inbox.add(delivery)

@@ -15,23 +15,12 @@ import msgspec
 from msgspec import Meta
 
 from viva_server.errors import VivaError
+from viva_server.words import Channel, FinishReason, Status
 
 MAX_MESSAGE_CHARS = 32_000
 MAX_MODO_CHARS = 32
 
 Tipo = Literal["usuario", "ia"]
-Status = Literal["streaming", "complete", "partial", "failed"]
-FinishReason = Literal[
-    "stop",
-    "length",
-    "stopped",
-    "disconnected",
-    "superseded",
-    "shutdown",
-    "crashed",
-    "upstream_error",
-    "limit",
-]
 
 _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
@@ -133,7 +122,7 @@ class SessionItem(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     modo: str | None
     titulo: str | None
-    channel: Literal["web", "whatsapp"]
+    channel: Channel
     message_count: int
     created_at: datetime
     updated_at: datetime

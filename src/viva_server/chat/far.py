@@ -73,6 +73,7 @@ class FarReplies:
                 status=stored.status,
                 finish_reason=stored.finish_reason,
                 error_code=stored.error_code,
+                error_is_final=stored.error_is_final,
                 message_count=stored.message_count,
             )
         return reply
@@ -126,6 +127,7 @@ class FarReplies:
                 status=followed.status,
                 finish_reason=followed.finish_reason,
                 error_code=followed.error_code,
+                error_is_final=followed.error_is_final,
                 message_count=followed.message_count,
             )
         )

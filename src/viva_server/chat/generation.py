@@ -1,16 +1,75 @@
-"""Running the responder of one reply."""
+"""Producing a reply: the conversation loaded, its responder run to an end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
+from viva_server.chat.presence import AWAY_SECONDS
 from viva_server.chat.reply import LiveReply
-from viva_server.errors import ResponderError
-from viva_server.responders import Conversation, EndOfReply, Responder
+from viva_server.config import Config
+from viva_server.errors import (
+    ResponderError,
+    StoreError,
+    StoreUnavailableError,
+    TransientStoreError,
+)
+from viva_server.responders import (
+    Conversation,
+    ConversationMessage,
+    EndOfReply,
+    Responder,
+)
 from viva_server.responders.text import Storable
+from viva_server.store.db import Database
+from viva_server.store.turns import NewTurn, load_history
 
 logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_SECONDS = 0.5
+
+
+async def produce(
+    config: Config,
+    database: Database,
+    responder: Responder,
+    reply: LiveReply,
+    turn: NewTurn,
+    mode: str | None,
+) -> None:
+    """Generate the reply of a stored turn; it ends whatever happens here."""
+    try:
+        messages = await _load_history(
+            database, turn.session_id, reply.seq, config.history_messages
+        )
+        conversation = Conversation(
+            messages=messages,
+            session_id=turn.session_id,
+            user_id=turn.person.id,
+            channel=turn.person.channel,
+            modo=mode,
+        )
+        await generate(reply, responder, conversation, seconds=config.reply_seconds)
+    except StoreError:
+        reply.end("upstream_error", "history_unavailable")
+    finally:
+        reply.end("upstream_error", "responder_failed")
+
+
+async def _load_history(
+    database: Database, session_id: str, before_seq: int, messages: int
+) -> tuple[ConversationMessage, ...]:
+    """Load the conversation, also after the database has been away for a while."""
+    until = asyncio.get_running_loop().time() + AWAY_SECONDS
+    while True:
+        try:
+            return await load_history(
+                database, session_id, before_seq=before_seq, messages=messages
+            )
+        except (StoreUnavailableError, TransientStoreError):
+            if asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
 async def generate(
@@ -51,7 +110,7 @@ async def _feed(
         reply.end(end.finish_reason)
     except ResponderError as error:
         reply.feed(storable.flush())
-        reply.end("upstream_error", error.code)
+        reply.end("upstream_error", error.code, is_final=not error.retryable)
     except Exception:
         logger.exception("The responder of message %s failed", reply.message_id)
         reply.feed(storable.flush())

@@ -15,7 +15,7 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store.db import Database
+from viva_server.store.db import Connection, Database
 from viva_server.store.replies import (
     Chunk,
     ClosedReply,
@@ -37,7 +37,8 @@ class Journal:
     A busy journal commits at most once per tick; an idle one, an ended reply and a
     reply that lost its reader are committed at once. A batch that failed is repeated
     unchanged until it is stored: its rows name their place, so that a try whose answer
-    was lost is not stored twice.
+    was lost is not stored twice. It writes on a connection of its own, so that no rush
+    of new requests keeps it from the text of the live replies.
     """
 
     def __init__(
@@ -55,13 +56,20 @@ class Journal:
         self._dirty: dict[str, LiveReply] = {}
         self._work = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._last_commit = 0.0
         self._stuck_since: float | None = None
         self.commits = 0
         self.rows = 0
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Connect and begin.
+
+        Raises:
+            StoreUnavailableError: the database cannot be reached.
+        """
+        await self._connected()
         self._task = asyncio.create_task(self._run(), name="viva journal")
 
     async def stop(self) -> None:
@@ -70,6 +78,8 @@ class Journal:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        if self._connection is not None:
+            await self._connection.close()
 
     @property
     def stuck_seconds(self) -> float:
@@ -116,20 +126,30 @@ class Journal:
                 async with asyncio.timeout(rest):
                     await self._at_once.wait()
 
+    async def _connected(self) -> Connection:
+        if self._connection is not None and self._connection.lost:
+            await self._connection.close()
+            self._connection = None
+        if self._connection is None:
+            self._connection = await self._database.connect()
+        return self._connection
+
     async def _append(self, owner: str, replies: list[LiveReply]) -> None:
         taken = [(reply, reply.take_chunk()) for reply in replies]
         items = [(reply, chunk) for reply, chunk in taken if chunk is not None]
 
         async def store(chunks: list[Chunk]) -> None:
-            await append_chunks(self._database, owner, chunks)
+            await append_chunks(await self._connected(), owner, chunks)
 
         await self._commit(items, store, lambda reply, row: reply.committed(row.text))
 
     async def _close(self, owner: str, replies: list[LiveReply]) -> None:
-        items = [(reply, reply.take_close()) for reply in replies if not reply.ending]
+        # Done without an ending: dropped, by a fence, and no business of this owner.
+        live = [reply for reply in replies if not reply.done.is_set()]
+        items = [(reply, reply.take_close()) for reply in live]
 
         async def store(closed: list[ClosedReply]) -> None:
-            await close_replies(self._database, owner, closed)
+            await close_replies(await self._connected(), owner, closed)
 
         await self._commit(items, store, LiveReply.close_committed)
 

@@ -65,6 +65,9 @@ class Ownership:
         Raises:
             StoreUnavailableError: the database cannot be reached.
         """
+        # Again: a host may have forked since (gunicorn --preload), and two processes
+        # must never share an id.
+        self._renew_identity()
         await self._connect()
         await self._beat()
         self._task = asyncio.create_task(self._run(), name="viva heartbeat")
@@ -105,8 +108,10 @@ class Ownership:
             self._holds_lock = await add_process(connection, self.id, self._lock_key)
             self._is_registered = True
             return
-        if not await beat(connection, self.id):
-            self.fenced(self.id)
+        # The journal may find out first: then the answer is about the id before.
+        owner = self.id
+        if not await beat(connection, owner):
+            self.fenced(owner)
         elif not self._holds_lock:
             self._holds_lock = await take_lock(connection, self._lock_key)
 

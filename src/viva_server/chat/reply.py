@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from viva_server.chat.text import Ending, ReplyText, ending_of
-from viva_server.store.replies import Chunk, ClosedReply, FinishReason, Status
+from viva_server.store.replies import Chunk, ClosedReply
+from viva_server.words import FinishReason, Status
 
 _MAX_PENDING_CHARS = 65_536
 """Text that is not committed yet, before the responder has to wait."""
@@ -43,6 +44,7 @@ class LiveReply(ReplyText):
         self.seq = seq
         self.end_reason: FinishReason | None = None
         self.error_code: str | None = None
+        self.error_is_final = False
         self.end_asked = asyncio.Event()
         self.done = asyncio.Event()
         self._on_done = on_done
@@ -78,7 +80,13 @@ class LiveReply(ReplyText):
         """Wait until enough of the pending text is committed."""
         await self._room.wait()
 
-    def end(self, reason: FinishReason, error_code: str | None = None) -> None:
+    def end(
+        self,
+        reason: FinishReason,
+        error_code: str | None = None,
+        *,
+        is_final: bool = False,
+    ) -> None:
         """Ask for the end; it is committed by the journal's next commit.
 
         The first reason stays; asking again does nothing.
@@ -86,6 +94,7 @@ class LiveReply(ReplyText):
         if self.end_reason is None:
             self.end_reason = reason
             self.error_code = error_code
+            self.error_is_final = is_final
             self.end_asked.set()
             self._room.set()
             self._journal.mark(self, at_once=True)
@@ -111,14 +120,16 @@ class LiveReply(ReplyText):
         text = self.text_after(0) + (chunk.text if chunk else "")
         if text:
             status: Status = "complete" if self.end_reason in _WHOLE else "partial"
-            return ClosedReply(self.message_id, text, status, self.end_reason, None)
+            return ClosedReply(self.message_id, text, status, self.end_reason)
         if self.end_reason in _WHOLE:
             # The model said that it was done, without a word.
             return ClosedReply(
-                self.message_id, "", "failed", "upstream_error", "empty_reply"
+                self.message_id, "", "failed", "upstream_error", "upstream_empty"
             )
         code = self.error_code or self.end_reason
-        return ClosedReply(self.message_id, "", "failed", self.end_reason, code)
+        return ClosedReply(
+            self.message_id, "", "failed", self.end_reason, code, self.error_is_final
+        )
 
     def committed(self, text: str) -> None:
         super().committed(text)
@@ -134,6 +145,7 @@ class LiveReply(ReplyText):
             status=reply.status,
             finish_reason=reply.finish_reason,
             error_code=reply.error_code,
+            error_is_final=reply.error_is_final,
             message_count=self.seq,
         )
         self.closed(ending)

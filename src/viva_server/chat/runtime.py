@@ -16,7 +16,8 @@ from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
-from viva_server.store.replies import FinishReason, close_strays, load_owned
+from viva_server.store.replies import close_strays, load_owned
+from viva_server.words import FinishReason
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Runtime:
             StoreUnavailableError: the database cannot be reached.
         """
         await self.ownership.start()
-        self.journal.start()
+        await self.journal.start()
         self.far.start()
         self.presence.start()
         await self.recovery.start()

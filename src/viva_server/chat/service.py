@@ -19,33 +19,28 @@ from viva_server.chat.admission import (
     Start,
     Supersede,
     decide,
-    title_of,
 )
-from viva_server.chat.generation import generate
-from viva_server.chat.presence import AWAY_SECONDS
-from viva_server.chat.reply import LiveReply
+from viva_server.chat.generation import produce
 from viva_server.chat.runtime import Runtime
+from viva_server.chat.starting import new_turn, store_turn
 from viva_server.chat.text import Connection, Reader, ReplyText
 from viva_server.config import Config
 from viva_server.errors import (
-    ConstraintError,
-    FencedError,
     KeyReusedError,
     NotFoundError,
     OverloadedError,
     ReplyInProgressError,
     StoppingError,
-    StoreError,
-    StoreUnavailableError,
     TooManyRepliesError,
-    TransientStoreError,
     VivaError,
 )
 from viva_server.ids import new_id
-from viva_server.responders import Conversation, ConversationMessage, Responder
+from viva_server.responders import Responder
 from viva_server.store import replies as store
 from viva_server.store.people import Person
 from viva_server.store.sessions import Message, add_first_session, load_message
+from viva_server.store.turns import OverLimit, find_turn
+from viva_server.words import EndRequest
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +48,6 @@ _LOOK_AGAIN_SECONDS = 0.05
 _LEAVING_SECONDS = 0.35
 """A client that left counts as a reader for 250 ms at most; then a 409 is final."""
 _ASK_SECONDS = 10.0
-_SETTLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +114,7 @@ class ChatService:
         """
         stored = await store.load_reply(self._database, person, message_id)
         if stored is None:
-            raise NotFoundError
+            raise NotFoundError("message")
         text: ReplyText | None = self._runtime.presence.local.get(message_id)
         if text is None:
             text = self._runtime.far.open(stored)
@@ -133,6 +127,11 @@ class ChatService:
             offset=offset,
             is_resumed=True,
         )
+
+    async def require(self, person: Person, message_id: str) -> None:
+        """Raise NotFoundError unless the person has such a reply."""
+        if await store.load_reply(self._database, person, message_id) is None:
+            raise NotFoundError("message")
 
     def leave(self, reading: Reading) -> None:
         """Give a reader back. Never waits, so it is safe in a cancelled handler."""
@@ -153,13 +152,13 @@ class ChatService:
             while True:
                 stored = await store.load_reply(self._database, person, message_id)
                 if stored is None:
-                    raise NotFoundError
+                    raise NotFoundError("message")
                 if stored.status != "streaming":
                     break
                 await self._end(message_id, "stopped")
         message = await load_message(self._database, message_id)
         if message is None:
-            raise NotFoundError
+            raise NotFoundError("message")
         return message
 
     async def join(self) -> None:
@@ -184,7 +183,7 @@ class ChatService:
         """Do what the state of the session says; None means look again."""
         if self._runtime.is_stopping:
             raise StoppingError
-        state = await store.find_turn(
+        state = await find_turn(
             self._database,
             question.person,
             session_id=question.session_id,
@@ -208,7 +207,7 @@ class ChatService:
             case OtherBody():
                 raise KeyReusedError
             case NoSession():
-                raise NotFoundError
+                raise NotFoundError("session")
         return None
 
     async def _follow(
@@ -229,7 +228,7 @@ class ChatService:
             raise ReplyInProgressError(message_id)
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
-    async def _end(self, message_id: str, request: store.EndRequest) -> None:
+    async def _end(self, message_id: str, request: EndRequest) -> None:
         """Have a live reply ended by its owner; returns when it may have happened."""
         local = self._runtime.presence.local.get(message_id)
         if local is not None:
@@ -245,17 +244,34 @@ class ChatService:
         if len(self._runtime.presence.local) >= self._config.live_replies:
             raise OverloadedError
         owner = self._runtime.ownership.id
-        turn = _new_turn(question, start)
-        started = await self._store_turn(owner, turn)
+        turn = new_turn(question, start)
+        started = await store_turn(
+            self._database,
+            owner,
+            turn,
+            live_limit=self._config.live_replies_per_user,
+        )
         if started is None:
             return None
-        if isinstance(started, store.OverLimit):
+        if isinstance(started, OverLimit):
             raise TooManyRepliesError
         if owner != self._runtime.ownership.id:
             raise OverloadedError  # fenced meanwhile: another process closes it
         reply = self._runtime.adopt(turn.message_id, started.seq)
         reader = self._runtime.presence.attach(reply, 0, connection)
-        self._keep(asyncio.create_task(self._produce(reply, turn, started.mode)))
+        assert self._responder is not None, "started before the first message"
+        self._keep(
+            asyncio.create_task(
+                produce(
+                    self._config,
+                    self._database,
+                    self._responder,
+                    reply,
+                    turn,
+                    started.mode,
+                )
+            )
+        )
         return Reading(
             reader=reader,
             message_id=turn.message_id,
@@ -264,90 +280,6 @@ class ChatService:
             offset=0,
             is_resumed=False,
         )
-
-    async def _store_turn(
-        self, owner: str, turn: store.NewTurn
-    ) -> store.Started | store.OverLimit | None:
-        """Store a turn and settle a commit whose answer was lost."""
-        try:
-            return await store.start_reply(
-                self._database,
-                owner,
-                turn,
-                live_limit=self._config.live_replies_per_user,
-            )
-        except (ConstraintError, TransientStoreError):
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-            return None
-        except FencedError:
-            raise OverloadedError from None
-        except StoreUnavailableError as error:
-            if not error.outcome_unknown:
-                raise
-            logger.warning("Reading back whether message %s is stored", turn.message_id)
-            return await self._settle(turn, error)
-
-    async def _settle(
-        self, turn: store.NewTurn, unanswered: StoreUnavailableError
-    ) -> store.Started | None:
-        """Read back whether a turn was stored.
-
-        If that cannot be known in time, or the statement takes effect later still, the
-        strays' collector (`chat.runtime`) ends the reply that nobody generates.
-        """
-        until = asyncio.get_running_loop().time() + _SETTLE_SECONDS
-        while asyncio.get_running_loop().time() < until:
-            try:
-                stored = await store.load_reply(
-                    self._database, turn.person, turn.message_id
-                )
-            except StoreError:
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-                continue
-            return None if stored is None else store.Started(stored.seq, turn.mode)
-        raise unanswered
-
-    async def _produce(
-        self, reply: LiveReply, turn: store.NewTurn, mode: str | None
-    ) -> None:
-        """Generate a reply; it ends whatever happens here."""
-        assert self._responder is not None, "started before the first message"
-        try:
-            messages = await self._load_history(turn.session_id, reply.seq)
-            conversation = Conversation(
-                messages=messages,
-                session_id=turn.session_id,
-                user_id=turn.person.id,
-                channel=turn.person.channel,
-                modo=mode,
-            )
-            await generate(
-                reply,
-                self._responder,
-                conversation,
-                seconds=self._config.reply_seconds,
-            )
-        except StoreError:
-            reply.end("upstream_error", "history_unavailable")
-        finally:
-            reply.end("upstream_error", "responder_failed")
-
-    async def _load_history(
-        self, session_id: str, before_seq: int
-    ) -> tuple[ConversationMessage, ...]:
-        until = asyncio.get_running_loop().time() + AWAY_SECONDS
-        while True:
-            try:
-                return await store.load_history(
-                    self._database,
-                    session_id,
-                    before_seq=before_seq,
-                    messages=self._config.history_messages,
-                )
-            except (StoreUnavailableError, TransientStoreError):
-                if asyncio.get_running_loop().time() > until:
-                    raise
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS * 10)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         """Hold a task until it ends, and see that its failure is said."""
@@ -369,20 +301,3 @@ async def _deadline() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise OverloadedError from None
-
-
-def _new_turn(question: Question, start: Start) -> store.NewTurn:
-    return store.NewTurn(
-        person=question.person,
-        session_id=start.session_id,
-        expected_count=start.expected_count,
-        ask=start.user_message_id is None,
-        user_message_id=start.user_message_id or new_id(),
-        message_id=new_id(),
-        content=question.content,
-        title=title_of(question.content),
-        mode=question.mode,
-        context_length=question.context_length,
-        key=question.key,
-        body_sha256=question.body_sha256,
-    )

@@ -63,7 +63,7 @@ class SessionService:
         session = await store.find_session(self._database, person, session_id)
         if session is None:
             if session_id is not None:
-                raise NotFoundError
+                raise NotFoundError("session")
             return _empty(None, None)
         newest_first = await store.load_messages(
             self._database, session.id, before_seq=before_seq, messages=limit + 1
@@ -106,7 +106,7 @@ class SessionService:
                 self._database, person, session_id
             )
             if outcome is False:
-                raise NotFoundError
+                raise NotFoundError("session")
             if outcome is True:
                 return
             await self._chat.stop(person, outcome)

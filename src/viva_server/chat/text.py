@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from viva_server.errors import VivaError
-from viva_server.store.replies import FinishReason, Status
+from viva_server.words import FinishReason, Status
 
 
 class ReaderGoneError(VivaError):
@@ -30,6 +30,7 @@ class Ending:
     status: Status
     finish_reason: FinishReason
     error_code: str | None
+    error_is_final: bool
     chars: int
     sha256: str
     message_count: int
@@ -41,6 +42,7 @@ def ending_of(
     status: Status,
     finish_reason: FinishReason,
     error_code: str | None,
+    error_is_final: bool,
     message_count: int,
 ) -> Ending:
     """Describe the ending of a stored text."""
@@ -48,6 +50,7 @@ def ending_of(
         status=status,
         finish_reason=finish_reason,
         error_code=error_code,
+        error_is_final=error_is_final,
         chars=len(text),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         message_count=message_count,

@@ -77,13 +77,18 @@ class OpenAIResponder:
 
     async def __call__(self, conversation: Conversation) -> AsyncGenerator[str, None]:
         """Stream the reply; a delta is all the text that one read brought."""
-        stream, text = await self._first_text(self._body(conversation))
-        with stream:
-            while text:
-                yield text
-                text = await stream.next_text(self._idle_seconds)
-            reason = stream.completion.close()
-            await stream.drain()
+        try:
+            stream, text = await self._first_text(self._body(conversation))
+            with stream:
+                while text:
+                    yield text
+                    text = await stream.next_text(self._idle_seconds)
+                reason = stream.completion.close()
+                await stream.drain()
+        except ResponderError as error:
+            detail = getattr(error, "detail", error.code)
+            _LOGGER.warning("No whole reply, %s (%s)", error, detail)
+            raise
         if reason != "stop":
             raise EndOfReply(reason)
 
@@ -116,7 +121,9 @@ class OpenAIResponder:
                 wait = max(backoff, error.wait_seconds)
                 if loop.time() + wait >= deadline:
                     raise
-                _LOGGER.warning("Model: %s, again in %.1f s", error.detail, wait)
+                _LOGGER.warning(
+                    "Asking the model again in %.1f s (%s)", wait, error.detail
+                )
             await asyncio.sleep(wait)
         return await self._attempt(body)
 

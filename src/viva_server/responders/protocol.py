@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from viva_server.words import Channel
+
 
 @dataclass(frozen=True, slots=True)
 class ConversationMessage:
@@ -25,7 +27,7 @@ class Conversation:
     messages: tuple[ConversationMessage, ...]
     session_id: str
     user_id: str
-    channel: Literal["web", "whatsapp"]
+    channel: Channel
     modo: str | None = None
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ _START_SECONDS = 120.0  # a crash recovery is part of it
 _LEFTOVER_SECONDS = 30.0  # for what a killed server has left behind to end
 _FAST_STOP_SECONDS = 10.0
 _IMMEDIATE_STOP_SECONDS = 10.0
+_DRAFT = "postgres.new-"
 _STILL_IN_USE = "pre-existing shared memory block"
 
 
@@ -166,20 +168,29 @@ class EmbeddedPostgres:
 
     async def _make_cluster(self) -> None:
         """Make the cluster beside its place and move it there when it is whole."""
-        draft = self._cluster.with_name("postgres.new")
-        await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
-        draft.mkdir(mode=0o700)
-        self._account.own(draft)
+        draft = self._new_draft()
         process = self._spawn(self._initdb(draft), signal.SIGKILL)
         try:
             ended = await _wait_until(
                 lambda: process.poll() is not None, _INITDB_SECONDS
             )
         finally:
-            process.kill()
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # its children, too
+                process.wait()
         if not ended or process.returncode != 0:
             raise EmbeddedPostgresError(f"initdb failed: {self._log.tail()}")
+        self._accept(draft)
+
+    def _new_draft(self) -> Path:
+        for old in self.data_dir.glob(f"{_DRAFT}*"):
+            shutil.rmtree(old, ignore_errors=True)
+        # A new name each time: children of a killed initdb may still write to theirs.
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=self.data_dir))
+        self._account.own(draft)
+        return draft
+
+    def _accept(self, draft: Path) -> None:
         draft.rename(self._cluster)
         sync_folder(self.data_dir)
 

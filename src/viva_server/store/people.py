@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Channel = Literal["web", "whatsapp"]
+from viva_server.words import Channel
 
 
 class Person(NamedTuple):

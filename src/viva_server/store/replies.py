@@ -1,4 +1,4 @@
-"""Replies in the database: found, started, written ahead, closed, followed.
+"""Replies in the database: written ahead, closed, followed, asked to end.
 
 Each function is one statement, or says what it does more. A cancelled caller does not
 cancel the statement (`store.db`). All raise `StoreUnavailableError` and
@@ -9,77 +9,16 @@ declared that owner dead, and have written nothing then.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from viva_server.errors import FencedError
-from viva_server.responders import ConversationMessage
 from viva_server.store.db import Database
 from viva_server.store.people import Person
-
-Status = Literal["streaming", "complete", "partial", "failed"]
-FinishReason = Literal[
-    "stop",
-    "length",
-    "stopped",
-    "disconnected",
-    "superseded",
-    "shutdown",
-    "crashed",
-    "upstream_error",
-    "limit",
-]
-EndRequest = Literal["stopped", "superseded"]
+from viva_server.store.statements import Statements
+from viva_server.words import EndRequest, FinishReason, Status
 
 FAR_READER_SECONDS = 3.0
 """How long a far reader counts after its process last said so (it does each second)."""
-
-
-class TurnState(NamedTuple):
-    """All that decides what a new message does; see the query find_turn."""
-
-    session_id: str | None
-    message_count: int | None
-    newest_id: str | None
-    newest_role: str | None
-    newest_status: Status | None
-    user_message_id: str | None
-    same_text: bool | None
-    live_id: str | None
-    live_is_read: bool
-    key_message_id: str | None
-    same_body: bool | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTurn:
-    """What start_reply stores; with `ask` False the user's message is there already."""
-
-    person: Person
-    session_id: str
-    expected_count: int
-    ask: bool
-    user_message_id: str
-    message_id: str
-    content: str
-    title: str
-    mode: str | None
-    context_length: int | None
-    key: str | None
-    body_sha256: bytes
-
-
-class Started(NamedTuple):
-    """A reply's row is committed; `seq` is its place in the session."""
-
-    seq: int
-    mode: str | None
-
-
-class OverLimit(NamedTuple):
-    """The person has this many live replies already, too many for another."""
-
-    live_replies: int
 
 
 class StoredReply(NamedTuple):
@@ -91,6 +30,7 @@ class StoredReply(NamedTuple):
     status: Status
     finish_reason: FinishReason | None
     error_code: str | None
+    error_is_final: bool
     message_count: int
     owner: str | None
     text: str
@@ -104,6 +44,7 @@ class FollowedReply(NamedTuple):
     status: Status
     finish_reason: FinishReason | None
     error_code: str | None
+    error_is_final: bool
     message_count: int
     text: str
 
@@ -115,7 +56,8 @@ class ClosedReply(NamedTuple):
     text: str
     status: Status
     finish_reason: FinishReason
-    error_code: str | None
+    error_code: str | None = None
+    error_is_final: bool = False
 
 
 class Chunk(NamedTuple):
@@ -134,82 +76,8 @@ class Request(NamedTuple):
     is_read_far: bool
 
 
-async def find_turn(
-    database: Database,
-    person: Person,
-    *,
-    session_id: str | None,
-    content: str,
-    key: str | None,
-    body_sha256: bytes,
-) -> TurnState:
-    """Look at everything that decides what a new message does."""
-    row = await database.fetch_one(
-        "find_turn",
-        channel=person.channel,
-        person=person.id,
-        session_id=session_id,
-        content=content,
-        key=key,
-        body_sha256=body_sha256,
-        far_reader_seconds=FAR_READER_SECONDS,
-    )
-    assert row is not None, "find_turn always gives one row"
-    return TurnState._make(row)
-
-
-async def start_reply(
-    database: Database, owner: str, turn: NewTurn, *, live_limit: int
-) -> Started | OverLimit | None:
-    """Store the user's message and the reply's row in one commit.
-
-    None means that the session has changed since `find_turn`: look again.
-
-    Raises:
-        ConstraintError: another turn won the key or the session: look again.
-    """
-    row = await database.fetch_one(
-        "start_reply",
-        owner=owner,
-        channel=turn.person.channel,
-        person=turn.person.id,
-        session_id=turn.session_id,
-        expected_count=turn.expected_count,
-        ask=turn.ask,
-        user_message_id=turn.user_message_id,
-        message_id=turn.message_id,
-        content=turn.content,
-        title=turn.title,
-        mode=turn.mode,
-        meta={}
-        if turn.context_length is None
-        else {"contexto_len": turn.context_length},
-        key=turn.key,
-        body_sha256=turn.body_sha256,
-        live_limit=live_limit,
-    )
-    assert row is not None, "start_reply always gives one row"
-    if not row.alive:
-        raise FencedError
-    if row.message_count is not None:
-        return Started(row.message_count, row.mode)
-    if row.live_replies >= live_limit:
-        return OverLimit(row.live_replies)
-    return None
-
-
-async def load_history(
-    database: Database, session_id: str, *, before_seq: int, messages: int
-) -> tuple[ConversationMessage, ...]:
-    """Load what the model sees, oldest first."""
-    rows = await database.fetch(
-        "load_history", session_id=session_id, before_seq=before_seq, messages=messages
-    )
-    return tuple(ConversationMessage(row.role, row.content) for row in reversed(rows))
-
-
 async def append_chunks(
-    database: Database, owner: str, chunks: Sequence[Chunk]
+    database: Statements, owner: str, chunks: Sequence[Chunk]
 ) -> None:
     """Commit new text of many replies; repeating the same chunks changes nothing."""
     row = await database.fetch_one(
@@ -224,7 +92,7 @@ async def append_chunks(
 
 
 async def close_replies(
-    database: Database, owner: str, replies: Sequence[ClosedReply]
+    database: Statements, owner: str, replies: Sequence[ClosedReply]
 ) -> set[str]:
     """Close ended replies; give the ids of those that this call closed.
 
@@ -239,6 +107,7 @@ async def close_replies(
         statuses=[reply.status for reply in replies],
         finish_reasons=[reply.finish_reason for reply in replies],
         error_codes=[reply.error_code for reply in replies],
+        errors_are_final=[reply.error_is_final for reply in replies],
     )
     if not rows:
         raise FencedError

@@ -38,6 +38,7 @@ _WRAPPERS = (
     "botInvokeMessage",
 )
 _MAX_WRAPPERS = 5
+MAX_TEXT = 65_536  # WhatsApp's own limit
 
 _Reader = Callable[[NormalForm, Object], None]
 
@@ -97,7 +98,7 @@ def _put_wrappers(form: NormalForm, wrappers: frozenset[str]) -> None:
 def put_text(form: NormalForm, value: object) -> None:
     """Put the text when there is one."""
     if text := as_text(value):
-        form["text"] = clean_text(text)
+        form["text"] = clean_text(text[:MAX_TEXT])
 
 
 def put_protocol(form: NormalForm, value: Object) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
-from uuid import UUID
 
 import msgspec
 
+from viva_server.ids import new_id
 from viva_server.whatsapp.event_table import AWAITED
 from viva_server.whatsapp.events import parse_webhook
 from viva_server.whatsapp.finding import plain_tail
@@ -31,6 +30,8 @@ _KEPT_HEADERS = (
 )
 _MAX_HEADER = 255
 _MAX_TAIL = 1000
+# Above, a body (of a history sync, as a rule) leaves its normal form and a hash.
+MAX_STORED_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +91,8 @@ def make_delivery(
     stored = redact(body, parsed["event"], secrets)
     form = cast("NormalForm", _hidden(parsed, secrets))
     kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in _KEPT_HEADERS}
-    return Delivery(
-        id=str(new_id()),
+    delivery = Delivery(
+        id=new_id(),
         dedupe_key=dedupe_key(form, stored).hex(),
         form=form,
         tail=hide(plain_tail(tail)[:_MAX_TAIL], secrets),
@@ -100,16 +101,8 @@ def make_delivery(
         form_json=_json(form),
         body_json=_json(stored),
     )
-
-
-def new_id() -> UUID:
-    """Return a UUIDv7: ordered by the millisecond (RFC 9562 § 5.7)."""
-    milliseconds = time.time_ns() // 1_000_000
-    noise = int.from_bytes(os.urandom(10)) & (2**74 - 1)
-    high, low = noise >> 62, noise & (2**62 - 1)
-    return UUID(
-        int=(milliseconds & (2**48 - 1)) << 80 | 7 << 76 | high << 64 | 2 << 62 | low
-    )
+    is_large = len(delivery.body_json) > MAX_STORED_BYTES
+    return delivery.without_body() if is_large else delivery
 
 
 def _hidden(value: object, secrets: Sequence[str]) -> object:

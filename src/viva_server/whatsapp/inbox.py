@@ -229,8 +229,7 @@ class Inbox:
         stored = {row.dedupe_key: row.id for row in rows}
         for entry in batch:
             delivery = entry.delivery
-            is_first = firsts[delivery.dedupe_key] is entry
-            is_new = is_first and stored.get(delivery.dedupe_key) == delivery.id
+            is_new = stored.get(delivery.dedupe_key) == delivery.id
             if not entry.stored.done():
                 entry.stored.set_result(is_new)
 

@@ -29,7 +29,7 @@ class NotJsonObjectError(ValueError):
 
 def clean_text(text: str) -> str:
     """Replace what PostgreSQL cannot store by U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)
+    return text if text.isprintable() else _UNSTORABLE.sub("\ufffd", text)
 
 
 def decode_object(raw: bytes | bytearray) -> dict[str, object]:

@@ -17,37 +17,12 @@ from viva_server.whatsapp.event_table import EVENTS, GO_KINDS, OTHER_KINDS
 NAMES = [event.name for event in EVENTS] + list(GO_KINDS) + list(OTHER_KINDS)
 DATA: list[Any] = [None, [], {}, "x", 5, True, [None], ["x"], [[]], [{}], {"key": None}]
 
-KINDS = {
-    "text",
-    "image",
-    "video",
-    "audio",
-    "document",
-    "sticker",
-    "location",
-    "contact",
-    "reaction",
-    "reaction_removed",
-    "button",
-    "list",
-    "poll",
-    "poll_vote",
-    "edit",
-    "delete",
-    "status",
-    "call",
-    "presence",
-    "groups",
-    "chats",
-    "contacts",
-    "labels",
-    "connection",
-    "history",
-    "history_done",
-    "batch",
-    "empty",
-    "system",
-}
+KIND_WORDS = """
+    text image video audio document sticker location contact reaction reaction_removed
+    button list poll poll_vote edit delete status call presence groups chats contacts
+    labels connection history history_done batch empty system
+"""
+KINDS = frozenset(KIND_WORDS.split())
 
 
 def deep(opening: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL in one process: start, stop, refusals, recovery."""
+"""The embedded PostgreSQL in one process: start, stop, recovery."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -14,36 +13,9 @@ import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from tests.postgres import PostgresServer, copy_cluster, data_folder, run_sql
-from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.data_folder import FolderLock
+from tests.postgres import PostgresServer, is_free, run_sql
 from viva_server.store.embedded import EmbeddedPostgres, running_dsn
 from viva_server.store.postgres_account import Account
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with data_folder() as path:
-        yield path
-
-
-@pytest.fixture
-async def new_server(
-    folder: Path, pg_bin: Path | None
-) -> AsyncIterator[EmbeddedPostgres]:
-    """A server that was never started, its folder empty."""
-    server = EmbeddedPostgres(folder, pg_bin=pg_bin, fast_unsafe=True)
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
-def server(
-    new_server: EmbeddedPostgres, folder: Path, cluster: Path
-) -> EmbeddedPostgres:
-    """A server that does not run, its cluster made."""
-    copy_cluster(cluster, folder)
-    return new_server
 
 
 def setting(dsn: str, name: str) -> object:
@@ -57,15 +29,6 @@ def facts(server: EmbeddedPostgres, file: str) -> bytes:
 
 def socket_of(server: EmbeddedPostgres) -> Path:
     return Path(parse_dsn(server.dsn)["host"], ".s.PGSQL.5432")
-
-
-def is_free(folder: Path) -> bool:
-    lock = FolderLock(folder)
-    with suppress(EmbeddedPostgresError):
-        lock.acquire()
-        lock.release()
-        return True
-    return False
 
 
 async def test_the_promise_rests_on_these_settings(
@@ -142,19 +105,6 @@ async def test_any_path_will_do(folder: Path, pg_bin: Path | None, name: str) ->
     assert not socket_of(server).exists()
 
 
-async def test_one_server_uses_a_folder(
-    server: EmbeddedPostgres, folder: Path, pg_bin: Path | None
-) -> None:
-    await server.start()
-    second = EmbeddedPostgres(folder, pg_bin=pg_bin)
-    with pytest.raises(EmbeddedPostgresError, match=rf"another.*pid {os.getpid()}\)"):
-        await second.start()
-    await second.stop()
-    assert run_sql(server.dsn, "SELECT 1") == [(1,)]
-    with pytest.raises(EmbeddedPostgresError, match="already"):
-        await server.start()
-
-
 async def test_other_commands_find_the_running_server(
     new_server: EmbeddedPostgres, folder: Path
 ) -> None:
@@ -165,6 +115,7 @@ async def test_other_commands_find_the_running_server(
     assert running_dsn(folder) is None
 
 
+@pytest.mark.both_loops
 async def test_it_stops_while_a_connection_is_open(
     server: EmbeddedPostgres, folder: Path
 ) -> None:
@@ -191,6 +142,24 @@ async def test_committed_rows_survive_a_crash(
         await own_postgres.start()
     assert own_postgres.admin_dsn == dsn
     assert run_sql(dsn, "SELECT n FROM kept") == [(1,)]
+
+
+async def test_a_start_waits_for_children_of_a_killed_server(
+    own_postgres: PostgresServer,
+) -> None:
+    with closing(psycopg2.connect(own_postgres.admin_dsn)) as connection:
+        child = connection.info.backend_pid
+        # Frozen, it cannot notice that its parent is gone.
+        os.kill(child, signal.SIGSTOP)
+        try:
+            await own_postgres.crash(signal.SIGKILL)
+            starting = asyncio.create_task(own_postgres.start())
+            await asyncio.sleep(1)
+            assert not starting.done()
+        finally:
+            os.kill(child, signal.SIGCONT)
+        await starting
+    assert run_sql(own_postgres.admin_dsn, "SELECT 1") == [(1,)]
 
 
 async def test_the_end_of_the_server_is_noticed(server: EmbeddedPostgres) -> None:
@@ -233,7 +202,7 @@ def socket_lock(folder: Path) -> Path:
 async def test_an_interrupted_first_start_is_made_up_for(
     new_server: EmbeddedPostgres, folder: Path
 ) -> None:
-    draft = folder / "postgres.new"
+    draft = folder / "postgres.new-1"
     (draft / "base").mkdir(parents=True)
     (draft / "PG_VERSION").write_text("15\n")
     await new_server.start()
@@ -268,47 +237,6 @@ def processes_on(folder: Path) -> list[bytes]:
         with suppress(OSError):
             lines.append(file.read_bytes())
     return [line for line in lines if os.fsencode(folder) in line]
-
-
-async def test_a_start_that_fails_says_what_postgresql_says(
-    server: EmbeddedPostgres, folder: Path
-) -> None:
-    await server.start()
-    await server.stop()
-    with (folder / "postgres/postgresql.conf").open("a") as file:
-        file.write("no_such_setting = 1\n")
-    with pytest.raises(EmbeddedPostgresError, match="no_such_setting"):
-        await server.start()
-    assert is_free(folder)
-
-
-async def test_a_cluster_of_another_version_is_refused(
-    new_server: EmbeddedPostgres, folder: Path
-) -> None:
-    (folder / "postgres").mkdir()
-    (folder / "postgres/PG_VERSION").write_text("13\n")
-    with pytest.raises(EmbeddedPostgresError, match=r"PostgreSQL 13.*pg_upgrade"):
-        await new_server.start()
-    assert is_free(folder)
-
-
-async def test_a_folder_that_is_no_cluster_is_left_alone(
-    new_server: EmbeddedPostgres, folder: Path
-) -> None:
-    (folder / "postgres").mkdir()
-    (folder / "postgres/letter.txt").write_text("dear")
-    with pytest.raises(EmbeddedPostgresError, match="is not a cluster"):
-        await new_server.start()
-    assert (folder / "postgres/letter.txt").read_text() == "dear"
-
-
-async def test_a_path_that_cannot_be_used_is_named(
-    folder: Path, pg_bin: Path | None
-) -> None:
-    (folder / "file").touch()
-    server = EmbeddedPostgres(folder / "file" / "data", pg_bin=pg_bin)
-    with pytest.raises(EmbeddedPostgresError, match=r"cannot use .*file"):
-        await server.start()
 
 
 async def test_what_people_write_stays_out_of_the_log(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from viva_server.store.postgres_programs import (
     runnable_programs,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECONDS = 60.0  # far more than anything here takes
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes users")
@@ -135,6 +135,8 @@ def test_the_next_owner_waits_for_what_a_killed_one_left(
             os.kill(owner.pid, signal.SIGCONT)
             out, _ = following.communicate(b"", SECONDS)
         finally:
+            with suppress(ProcessLookupError):
+                os.kill(owner.pid, signal.SIGCONT)
             following.kill()
             following.wait()
     assert json.loads(out)["pid"] != owner.pid

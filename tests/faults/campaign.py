@@ -1,0 +1,265 @@
+"""The long versions of the fault tests, with figures.
+
+    python -m tests.faults.campaign --kills 500 --json campaign.json
+    python -m tests.faults.campaign --only kill_random,frozen
+
+Each scenario runs on a database of its own, with fsync on. A failure is a figure too:
+the campaign goes on and exits 1 at its end. Seeds are printed; `--seed` repeats one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import platform
+import random
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.model import FakeModel
+from tests.faults import dying, leaving, outage, vanishing
+from tests.faults.armed import POINTS
+from tests.faults.client import Stream
+from tests.faults.fleet import Fleet, fleet_of
+from tests.postgres import PostgresServer, data_folder
+
+Figures = dict[str, Any]
+_ROUND_KILLS = 20
+
+
+class World:
+    """What a scenario of the campaign gets."""
+
+    def __init__(self, postgres: PostgresServer, kills: int) -> None:
+        self.postgres = postgres
+        self.kills = kills
+
+    @contextlib.asynccontextmanager
+    async def fleet(self) -> AsyncIterator[tuple[Fleet, FakeModel]]:
+        """Give a fleet and a model on a fresh database."""
+        with tempfile.TemporaryDirectory() as folder, self.postgres.database() as dsn:
+            async with FakeModel() as model, fleet_of(dsn, model, Path(folder)) as all_:
+                try:
+                    yield all_, model
+                finally:
+                    Stream.abort_all()
+
+
+async def kill_random(world: World) -> Figures:
+    """kill -9 at random times, in rounds, each judged by itself."""
+    total: Counter[str] = Counter()
+    ended: Counter[str] = Counter()
+    slowest = 0.0
+    while total["kills"] < world.kills:
+        count = min(_ROUND_KILLS, world.kills - total["kills"])
+        async with world.fleet() as (fleet, model):
+            figures = await dying.killed_at_random(fleet, model, kills=count)
+        slowest = max(slowest, figures["take_over_max_s"])
+        ended.update({str(reason): n for reason, n in figures["ended"].items()})
+        total.update({k: v for k, v in figures.items() if isinstance(v, int)})
+        print(f"  {total['kills']} kills, slowest {slowest:.2f} s", flush=True)
+    bound = f"< {3 / total['kills']:.2%} a kill (95 %)"
+    return {**total, "ended": dict(ended), "take_over_max_s": slowest, "bound": bound}
+
+
+async def kill_points(world: World) -> Figures:
+    """kill -9 at every named point, `--kills` / 20 times each."""
+    points = [point for point in POINTS if not point.startswith("bury")]
+    trials, slowest = 0, 0.0
+    for _ in range(max(1, world.kills // 20)):
+        for begin in range(0, len(points), 4):
+            async with world.fleet() as (fleet, model):
+                model.scripts = [dying.SHORT_REPLY]
+                chosen = points[begin : begin + 4]
+                figures = await dying.killed_at(fleet, model, chosen)
+                trials += len(chosen)
+                slowest = max(slowest, figures["take_over_max_s"])
+    return {"points": len(points), "trials": trials, "take_over_max_s": slowest}
+
+
+async def kill_burying(world: World) -> Figures:
+    """kill -9 of a process that buries another, before, in and after its commit."""
+    slowest, trials = 0.0, 0
+    for _ in range(5):
+        for moment in ("before", "during", "after"):
+            async with world.fleet() as (fleet, model):
+                model.scripts = [dying.SHORT_REPLY]
+                figures = await dying.killed_while_burying(fleet, model, moment)
+            slowest, trials = max(slowest, figures["take_over_s"]), trials + 1
+    return {"trials": trials, "take_over_max_s": slowest}
+
+
+async def frozen(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        await fleet.may_judge()
+        return await dying.frozen(fleet, model, seconds=20.0, persons=40)
+
+
+async def sigterm(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await dying.told_to_stop(fleet, model, readers=1000)
+
+
+async def sigterm_stalled(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await dying.told_to_stop(fleet, model, readers=50, stalled=20)
+
+
+async def crash_1200(world: World) -> Figures:
+    """1200 live streams in one process, 20 in another, under a crash of PostgreSQL."""
+    async with world.fleet() as (fleet, model):
+        return await outage.crashes(
+            fleet,
+            model,
+            world.postgres,
+            streams=[1200, 20],
+            away_seconds=3.0,
+            tokens=40,
+            interval_ms=1000,
+            stays_seconds=17.0,
+        )
+
+
+async def crash_often(world: World) -> Figures:
+    """Ten crashes of PostgreSQL under 2 × 40 streams."""
+    whole = 0
+    for _ in range(10):
+        async with world.fleet() as (fleet, model):
+            figures = await outage.crashes(
+                fleet, model, world.postgres, streams=[40, 40], away_seconds=1.0
+            )
+            whole += figures["whole"]
+    return {"crashes": 10, "streams": 800, "whole": whole}
+
+
+async def away_5(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await outage.crashes(
+            fleet,
+            model,
+            world.postgres,
+            streams=[100],
+            away_seconds=5.0,
+            is_crash=False,
+            stays_seconds=17.0,
+        )
+
+
+async def away_40(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await outage.stays_away(
+            fleet, model, world.postgres, away_seconds=40.0, cut_after=30.0, readers=100
+        )
+
+
+async def leavers_0(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await leaving.clients_leave(fleet, model, clients=400, grace=0)
+
+
+async def leavers_30(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await leaving.clients_leave(fleet, model, clients=400, grace=30)
+
+
+async def grace_30(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await leaving.grace_runs_out(fleet, model, clients=50, grace=30)
+
+
+async def one_key(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await leaving.one_key_at_once(fleet, model, clients=200)
+
+
+async def stalled(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await leaving.readers_stall(fleet, model, stalled=50, deadline=20.0)
+
+
+async def half_open(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await vanishing.peers_vanish(fleet, model, peers=10, user_timeout=20.0)
+
+
+SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
+    scenario.__name__: scenario
+    for scenario in (
+        kill_points,
+        kill_burying,
+        frozen,
+        sigterm,
+        sigterm_stalled,
+        crash_1200,
+        crash_often,
+        away_5,
+        away_40,
+        leavers_0,
+        leavers_30,
+        grace_30,
+        one_key,
+        stalled,
+        half_open,
+        kill_random,
+    )
+}
+
+
+async def run(names: list[str], kills: int, seed: int) -> dict[str, Figures]:
+    """Run scenarios one after the other and give their figures."""
+    results: dict[str, Figures] = {}
+    with data_folder() as folder:
+        postgres = PostgresServer(folder, fast_unsafe=False)
+        await postgres.start()
+        postgres.add_template()
+        try:
+            for name in names:
+                random.seed(f"{seed} {name}")
+                results[name] = await _measured(name, World(postgres, kills))
+        finally:
+            await postgres.stop()
+    return results
+
+
+async def _measured(name: str, world: World) -> Figures:
+    print(f"{name} …", flush=True)
+    began = time.monotonic()
+    figures: Figures = {}
+    try:
+        figures = dict(await SCENARIOS[name](world))
+        figures["held"] = True
+    except Exception as error:
+        traceback.print_exc()
+        figures = {"held": False, "why": f"{type(error).__name__}: {error}"[:2000]}
+        if world.postgres.pid is None:
+            await world.postgres.start()
+    figures["took_s"] = round(time.monotonic() - began, 1)
+    print(f"  {json.dumps(figures, ensure_ascii=False)}", flush=True)
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign")
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--only", help="names, with commas")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else list(SCENARIOS)
+    print(f"seed {options.seed}, Python {platform.python_version()}", flush=True)
+    results = asyncio.run(run(names, options.kills, options.seed))
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False))
+    return 0 if all(figures["held"] for figures in results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Defects put into a server on purpose: each must be seen by the checker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from viva_server.api import streaming
+from viva_server.chat import ownership, presence
+from viva_server.chat.journal import Journal
+from viva_server.chat.reply import LiveReply
+from viva_server.store import processes, queries
+from viva_server.store.replies import Chunk, ClosedReply
+
+_GAP_SECONDS = 0.3
+"""Between showing and storing: makes the defect likely to be met by one kill."""
+
+
+def _shows_first(kind: type[Any]) -> None:
+    commit = Journal._commit
+
+    async def shown_first(
+        self: Journal,
+        items: list[tuple[LiveReply, Any]],
+        store: Callable[[list[Any]], Awaitable[None]],
+        stored: Callable[[LiveReply, Any], None],
+    ) -> None:
+        if not items or not isinstance(items[0][1], kind):
+            await commit(self, items, store, stored)
+            return
+        for reply, row in items:
+            stored(reply, row)
+        await asyncio.sleep(_GAP_SECONDS)
+        await commit(self, items, store, lambda _reply, _row: None)
+
+    Journal._commit = shown_first  # type: ignore[method-assign]
+
+
+def show_before_commit() -> None:
+    """Readers see text when it comes, not when it is stored (M5)."""
+    _shows_first(Chunk)
+
+
+def done_before_commit() -> None:
+    """`done` goes out and then the reply is closed (M1)."""
+    _shows_first(ClosedReply)
+
+
+def lose_last_chunk() -> None:
+    """The closed reply has not all that was shown (M6)."""
+    take_close = LiveReply.take_close
+
+    def without_last(self: LiveReply) -> ClosedReply:
+        whole = take_close(self)
+        return whole._replace(text=whole.text[:-1])
+
+    LiveReply.take_close = without_last  # type: ignore[method-assign]
+
+
+def short_times() -> None:
+    """No defect: the waits that a suite cannot afford, shorter by five or more."""
+    processes.FROZEN_SECONDS = 3.0
+    vars(ownership)["FROZEN_SECONDS"] = 3.0
+    vars(presence)["AWAY_SECONDS"] = 4.0
+    vars(presence)["KEEP_ALIVE_SECONDS"] = 1.5
+    vars(presence)["WRITE_DEADLINE_SECONDS"] = 3.0
+    vars(streaming)["USER_TIMEOUT_MS"] = 3_000
+
+
+def write_when_dead() -> None:
+    """A process that was declared dead goes on writing: no fence (M8)."""
+    short_times()
+    for name in ("append_chunks", "close_replies", "beat"):
+        sql = queries.find_query(name).sql.replace("dead_at IS NULL", "TRUE")
+        sql = sql.replace("AND m.status = 'streaming'", "")
+        object.__setattr__(queries.find_query(name), "sql", sql)
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        show_before_commit,
+        done_before_commit,
+        lose_last_chunk,
+        short_times,
+        write_when_dead,
+    )
+}
