@@ -23,6 +23,7 @@ VALUES: dict[str, object] = {
     "deliveries": [1],
     "end_requested": "stopped",
     "error_codes": ["upstream_timeout"],
+    "errors_are_final": [False],
     "events": ["messages.upsert"],
     "expected_count": 0,
     "far_reader_seconds": 3.0,
@@ -63,5 +64,5 @@ VALUES: dict[str, object] = {
     "waited": [0.5],
 }
 
-NULLABLE = frozenset({"error_codes", "key", "message_ids", "mode", "session_id"})
+NULLABLE = frozenset({"chats", "error_codes", "key", "mode", "session_id"})
 """What may be NULL, or an array of NULL alone."""
