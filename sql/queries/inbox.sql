@@ -5,21 +5,23 @@ INSERT INTO viva.inbox AS known (
     message_id, tail, headers, form, body, received_at, deliveries
 )
 SELECT
-    id, decode(dedupe_key, 'hex'), instance, event, is_known, kind, answer, trusted, chat,
-    message_id, tail, headers, form, body,
-    clock_timestamp() - waited * interval '1 second', deliveries
-FROM unnest(
-    CAST(:ids AS uuid[]), CAST(:dedupe_keys AS text[]), CAST(:instances AS text[]),
-    CAST(:events AS text[]), CAST(:are_known AS boolean[]), CAST(:kinds AS text[]),
-    CAST(:answers AS boolean[]), CAST(:are_trusted AS boolean[]),
-    CAST(:chats AS text[]), CAST(:message_ids AS text[]), CAST(:tails AS text[]),
-    CAST(CAST(:headers AS text[]) AS jsonb[]), CAST(CAST(:forms AS text[]) AS jsonb[]),
-    CAST(CAST(:bodies AS text[]) AS jsonb[]), CAST(:waited AS double precision[]),
-    CAST(:deliveries AS integer[])
-) AS delivered (
-    id, dedupe_key, instance, event, is_known, kind, answer, trusted, chat,
-    message_id, tail, headers, form, body, waited, deliveries
-)
+    CAST(d.fields ->> 0 AS uuid),
+    decode(d.fields ->> 1, 'hex') AS dedupe_key,
+    d.fields ->> 2,
+    d.fields ->> 3,
+    CAST(d.fields ->> 4 AS boolean),
+    d.fields ->> 5,
+    CAST(d.fields ->> 6 AS boolean),
+    CAST(d.fields ->> 7 AS boolean),
+    d.fields ->> 8,
+    d.fields ->> 9,
+    d.fields ->> 10,
+    CAST(d.fields -> 11 AS jsonb),
+    CAST(d.fields -> 12 AS jsonb),
+    CAST(d.fields -> 13 AS jsonb),
+    clock_timestamp() - CAST(d.fields ->> 14 AS double precision) * interval '1 second',
+    CAST(d.fields ->> 15 AS integer)
+FROM json_array_elements(CAST(:deliveries AS json)) AS d (fields)
 -- Two processes that store the same keys lock them in one order.
 ORDER BY dedupe_key
 ON CONFLICT (dedupe_key) DO UPDATE SET

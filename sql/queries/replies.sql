@@ -169,12 +169,11 @@ WITH me AS (
 
 added AS (
     INSERT INTO viva.journal (message_id, start, text)
-    SELECT c.message_id, c.start, c.text
-    FROM
-        me,
-        unnest(
-            CAST(:message_ids AS uuid[]), CAST(:starts AS integer[]), CAST(:texts AS text[])
-        ) AS c (message_id, start, text)
+    SELECT
+        CAST(c.fields ->> 0 AS uuid),
+        CAST(c.fields ->> 1 AS integer),
+        c.fields ->> 2
+    FROM me, json_array_elements(CAST(:chunks AS json)) AS c (fields)
     ON CONFLICT ON CONSTRAINT journal_pkey DO NOTHING
 )
 
@@ -191,24 +190,16 @@ WITH me AS (
 closed AS (
     UPDATE viva.messages AS m
     SET
-        content = e.text,
-        status = e.status,
-        finish_reason = e.finish_reason,
-        error_code = e.error_code,
-        error_is_final = e.error_is_final
+        content = c.fields ->> 1,
+        status = c.fields ->> 2,
+        finish_reason = c.fields ->> 3,
+        error_code = c.fields ->> 4,
+        error_is_final = CAST(c.fields ->> 5 AS boolean)
     FROM
         me
-    INNER JOIN viva.live_replies AS l ON l.owner = me.id
-    INNER JOIN
-        unnest(
-            CAST(:message_ids AS uuid[]),
-            CAST(:texts AS text[]),
-            CAST(:statuses AS text[]),
-            CAST(:finish_reasons AS text[]),
-            CAST(:error_codes AS text[]),
-            CAST(:errors_are_final AS boolean[])
-        ) AS e (message_id, text, status, finish_reason, error_code, error_is_final)
-        ON e.message_id = l.message_id
+    CROSS JOIN json_array_elements(CAST(:replies AS json)) AS c (fields)
+    INNER JOIN viva.live_replies AS l
+        ON l.message_id = CAST(c.fields ->> 0 AS uuid) AND l.owner = me.id
     WHERE m.id = l.message_id
     RETURNING m.id, m.session_id
 ),

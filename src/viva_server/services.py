@@ -15,7 +15,7 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import ConfigError, StoreError
+from viva_server.errors import ConfigError, EmbeddedPostgresError, StoreError
 from viva_server.responders import (
     DEFAULT_SYSTEM_PROMPT,
     OpenAIResponder,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from viva_server.store.embedded import EmbeddedPostgres
 
 logger = logging.getLogger(__name__)
+
+_RESTART_SECONDS = 5.0
 
 
 class Services:
@@ -114,6 +116,8 @@ class Services:
         if self._embedded is not None:
             await self._embedded.start()
             stack.push_async_callback(self._embedded.stop)
+            keeper = asyncio.create_task(_keep_running(self._embedded))
+            stack.push_async_callback(_cancel, keeper)
         await self.database.open()
         stack.push_async_callback(self.database.close)
         await self.database.check_server()
@@ -152,6 +156,24 @@ def _embedded_postgres(config: Config) -> EmbeddedPostgres | None:
     from viva_server.store.embedded import EmbeddedPostgres  # noqa: PLC0415
 
     return EmbeddedPostgres(config.data_dir, pg_bin=config.pg_bin)
+
+
+async def _keep_running(embedded: EmbeddedPostgres) -> None:
+    """Start the embedded PostgreSQL again whenever it has ended."""
+    while True:
+        status = await embedded.wait()
+        logger.error("The embedded PostgreSQL ended with %d; starting again", status)
+        try:
+            await embedded.start()
+        except EmbeddedPostgresError as error:
+            logger.error("It does not start: %s", error)
+            await asyncio.sleep(_RESTART_SECONDS)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _system_prompt(file: Path | None) -> str:

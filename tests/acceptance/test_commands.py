@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -261,3 +262,30 @@ def test_the_embedded_server_is_not_imported_where_a_database_is_given() -> None
         "assert 'viva_server.store.embedded' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True)
+
+
+def test_an_embedded_database_that_dies_is_started_again() -> None:
+    with data_folder() as folder:
+        data = {"VIVA_DATA_DIR": str(folder / "data")}
+        token = run("token", "--user", "ana", settings=data).stdout.strip()
+        with serving(**data) as (base, process):
+            pid_file = folder / "data" / "postgres" / "postmaster.pid"
+            old = int(pid_file.read_text().split()[0])
+            os.kill(old, signal.SIGQUIT)  # PostgreSQL's crash
+            wait_until_gone(old)
+            wait_until_ready(base, process)
+            status, _ = get(f"{base}/api/v1/viva/chat/snapshot", token)
+            new = int(pid_file.read_text().split()[0])
+
+    assert status == 200
+    assert new != old
+
+
+def wait_until_gone(pid: int) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or ") Z " in state.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{pid} is still there")

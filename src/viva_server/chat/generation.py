@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from viva_server.chat.presence import AWAY_SECONDS
 from viva_server.chat.reply import LiveReply
@@ -79,23 +80,36 @@ async def generate(
     *,
     seconds: float,
 ) -> None:
-    """Feed a reply from its responder until either ends, then close the responder.
+    """Feed a reply from its responder until either ends; the responder is closed then.
 
     Asks for the reply's end before it returns, also when it is cancelled. The reply's
     closing does not wait for the responder's: one that refuses to be cancelled holds
     this task only.
     """
-    source = asyncio.create_task(_feed(reply, responder, conversation))
-    source.add_done_callback(lambda _: reply.end("upstream_error", "responder_failed"))
+    reply.on_end = _canceller()
     try:
         async with asyncio.timeout(seconds):
-            await reply.end_asked.wait()
+            await _feed(reply, responder, conversation)
     except TimeoutError:
         reply.end("limit", "reply_too_slow")
+    except asyncio.CancelledError:
+        if reply.end_reason is None:
+            raise
     finally:
+        reply.on_end = None
         reply.end("upstream_error", "responder_failed")
-        source.cancel()
-        await asyncio.wait({source})
+
+
+def _canceller() -> Callable[[], None]:
+    """Make what cancels the running task, but not from within itself."""
+    task = asyncio.current_task()
+    assert task is not None, "called by a coroutine"
+
+    def cancel() -> None:
+        if asyncio.current_task() is not task:
+            task.cancel()
+
+    return cancel
 
 
 async def _feed(
@@ -130,6 +144,8 @@ async def _pull(
     try:
         async for delta in deltas:
             reply.feed(storable.feed(delta))
+            if reply.end_reason is not None:
+                return
             if reply.is_full:
                 await reply.room()
     finally:

@@ -45,7 +45,8 @@ class LiveReply(ReplyText):
         self.end_reason: FinishReason | None = None
         self.error_code: str | None = None
         self.error_is_final = False
-        self.end_asked = asyncio.Event()
+        # Called once when the end is asked for; stops the responder.
+        self.on_end: Callable[[], None] | None = None
         self.done = asyncio.Event()
         self._on_done = on_done
         self._journal = journal
@@ -53,32 +54,30 @@ class LiveReply(ReplyText):
         self._pending: list[str] = []
         self._pending_chars = 0
         self._fed = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room: asyncio.Future[None] | None = None
 
     def feed(self, text: str) -> None:
         """Take storable text from the responder; ends the reply at its limit."""
         if self.end_reason is not None or not text:
             return
-        text = text[: self._max_chars - self._fed]
-        if text:
-            self._fed += len(text)
-            self._pending.append(text)
-            self._pending_chars += len(text)
-            if self._pending_chars >= _MAX_PENDING_CHARS:
-                self._room.clear()
+        room = self._max_chars - self._fed
+        if kept := text[:room]:
+            self._fed += len(kept)
+            self._pending.append(kept)
+            self._pending_chars += len(kept)
             self._journal.mark(self)
-        if self._fed >= self._max_chars:
+        if len(text) > room:
             self.end("limit")
 
     @property
     def is_full(self) -> bool:
         """Whether the responder has to wait for `room`."""
-        return not self._room.is_set()
+        return self._pending_chars >= _MAX_PENDING_CHARS and self.end_reason is None
 
     async def room(self) -> None:
-        """Wait until enough of the pending text is committed."""
-        await self._room.wait()
+        """Wait until enough of the pending text is committed; for one caller."""
+        self._room = asyncio.get_running_loop().create_future()
+        await self._room
 
     def end(
         self,
@@ -95,9 +94,8 @@ class LiveReply(ReplyText):
             self.end_reason = reason
             self.error_code = error_code
             self.error_is_final = is_final
-            self.end_asked.set()
-            self._room.set()
             self._journal.mark(self, at_once=True)
+            self._stop_responder()
 
     def flush(self) -> None:
         """Have what is pending committed at once, without waiting for the tick."""
@@ -134,7 +132,7 @@ class LiveReply(ReplyText):
     def committed(self, text: str) -> None:
         super().committed(text)
         if self._pending_chars < _MAX_PENDING_CHARS:
-            self._room.set()
+            self._make_room()
 
     def close_committed(self, reply: ClosedReply) -> None:
         """Take the committed closing: the rest of the text, then the ending."""
@@ -160,12 +158,20 @@ class LiveReply(ReplyText):
         For a fenced owner, and for text that the database refuses.
         """
         self.end_reason = self.end_reason or "crashed"
-        self.end_asked.set()
-        self._room.set()
+        self._stop_responder()
         self._pending.clear()
         self._pending_chars = 0
         self.cut()
         self._finish()
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _stop_responder(self) -> None:
+        self._make_room()
+        if self.on_end is not None:
+            self.on_end()
 
     def _finish(self) -> None:
         if not self.done.is_set():
