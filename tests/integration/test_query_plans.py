@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -67,9 +68,11 @@ def _plan(cursor: Cursor, name: str, values: Mapping[str, object]) -> _Plan:
     assert values.keys() <= query.parameters
     statement = query.sql.rpartition(";")[2]
     given = {name: VALUES[name] for name in query.parameters} | dict(values)
-    cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", given)
-    row = cursor.fetchone()
-    cursor.connection.rollback()
+    try:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", given)
+        row = cursor.fetchone()
+    finally:
+        cursor.connection.rollback()
     assert row is not None
     top = row[0][0]["Plan"]
     return _Plan(
@@ -125,6 +128,15 @@ def test_a_page_of_messages_costs_the_same_anywhere(
     assert plan.buffers <= 30
 
 
+def _chunks(number: int) -> str:
+    return json.dumps([[reply, 500, "x"] for reply in _LIVE[:number]])
+
+
+def _endings(number: int) -> str:
+    ending = ["x", "complete", "stop", None, False]
+    return json.dumps([[reply, *ending] for reply in _LIVE[:number]])
+
+
 _HOT: list[tuple[str, dict[str, object], int]] = [
     # What follows the name: values, and how many blocks it may touch.
     ("find_turn", {"session_id": None, "person": "ana"}, 40),
@@ -133,22 +145,10 @@ _HOT: list[tuple[str, dict[str, object], int]] = [
     ("add_first_session", {"person": "somebody new"}, 30),
     ("list_sessions", {"person": "ana"}, 40),
     ("count_sessions", {"person": "person 7"}, 200),
-    ("append_chunks", {"owner": OWNER, "message_ids": _LIVE[:1], "starts": [500]}, 40),
-    (
-        "append_chunks",
-        {"owner": OWNER, "message_ids": _LIVE, "starts": [500] * 50,
-         "texts": ["x"] * 50},
-        40 * 50,
-    ),
-    ("close_replies", {"owner": OWNER, "message_ids": _LIVE[:1]}, 250),
-    (
-        "close_replies",
-        {"owner": OWNER, "message_ids": _LIVE, "texts": ["x"] * 50,
-         "statuses": ["complete"] * 50, "finish_reasons": ["stop"] * 50,
-         "error_codes": [None] * 50,
-            "errors_are_final": [False] * 50},
-        250 * 50,
-    ),
+    ("append_chunks", {"owner": OWNER, "chunks": _chunks(1)}, 40),
+    ("append_chunks", {"owner": OWNER, "chunks": _chunks(50)}, 40 * 50),
+    ("close_replies", {"owner": OWNER, "replies": _endings(1)}, 250),
+    ("close_replies", {"owner": OWNER, "replies": _endings(50)}, 250 * 50),
     ("close_from_journal", {"process_id": OWNER, "message_ids": _LIVE}, 250 * 50),
     ("load_reply", {"message_id": _LIVE[0], "person": "reader 1"}, 200),
     ("load_message", {"message_id": _LIVE[0]}, 10),

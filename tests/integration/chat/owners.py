@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from tests.integration.chat.rooms import ANA
 from tests.postgres import run_sql
 from viva_server.ids import new_id
@@ -10,16 +12,24 @@ from viva_server.store.processes import add_process
 from viva_server.store.replies import Chunk, append_chunks
 from viva_server.store.turns import NewTurn, Started, start_reply
 
-LOCK_KEY = 4711
-
 
 class Owner:
     """A row of viva.processes, and the connection that holds its lock."""
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self.id = new_id()
+        self.lock_key = secrets.randbits(31)
         self.connection = connection
         self.database = database
+
+    def holds_lock(self, dsn: str) -> bool:
+        return bool(
+            run_sql(
+                dsn,
+                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+                f" AND objid = {self.lock_key}",
+            )
+        )
 
     def silent_for(self, dsn: str, seconds: float) -> None:
         run_sql(
@@ -29,7 +39,7 @@ class Owner:
         )
 
     async def register(self) -> None:
-        assert await add_process(self.connection, self.id, LOCK_KEY)
+        assert await add_process(self.connection, self.id, self.lock_key)
 
     async def start_reply(self, person: str = "ana") -> str:
         """Start a reply in a session of its own."""

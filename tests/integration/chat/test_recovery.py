@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.chat.looks import count, journal, message
-from tests.integration.chat.owners import LOCK_KEY, Owner
+from tests.integration.chat.owners import Owner
 from tests.integration.chat.rooms import Process, read, running
 from tests.postgres import run_sql
 from tests.waiting import until
@@ -76,20 +76,13 @@ async def test_a_free_lock_and_a_second_or_fifteen_seconds_are_a_death(
     await owner.append(message_id, 0, "visto")
     if not is_locked:
         await owner.connection.close()
-        await until(lambda: not run_sql(database_url, _LOCKS))
+        await until(lambda: not owner.holds_lock(database_url))
     owner.silent_for(database_url, silent_seconds)
     closed = await bury(database, owner.id, sole=False)
     assert closed == ([message_id] if dies else None)
     expected = ("visto", "partial", "crashed") if dies else ("", "streaming", None)
     assert message(database_url, message_id)[2:] == expected
     assert await load_owned(database, owner.id) == (set() if dies else {message_id})
-
-
-_LOCKS = (
-    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
-    f" AND objid = {LOCK_KEY} AND database ="
-    " (SELECT oid FROM pg_database WHERE datname = current_database())"
-)
 
 
 async def test_a_process_that_reconnects_judges_nobody_for_a_while(
