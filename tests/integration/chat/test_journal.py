@@ -78,9 +78,13 @@ async def test_a_batch_whose_answer_was_lost_is_stored_once(
         model.say("três")
         relay.is_deaf = False
         relay.cut()
+        text = ""
         if not is_end:
+            text = await read(reading, 9)
+            rows = [(0, "um "), (3, "dois "), (8, "três")]
+            assert journal(database_url, reading.message_id) == rows
             model.end()
-        text, _ = await read_to_end(reading)
+        text += (await read_to_end(reading))[0]
     stored = message(database_url, reading.message_id)
     assert "um " + text == stored.content
     assert stored.content == ("um dois " if is_end else "um dois três")
