@@ -52,29 +52,65 @@ def copy_cluster(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", source / "postgres", target / "postgres"], check=True)
 
 
+class Relay:
+    """A port of 127.0.0.1 that leads to a server, which has a socket only.
+
+    While `is_deaf`, what the server says does not arrive.
+    """
+
+    def __init__(self, server: PostgresServer) -> None:
+        address = parse_dsn(server.admin_dsn)
+        self._path = f"{address['host']}/.s.PGSQL.{address.get('port', '5432')}"
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.is_deaf = False
+        self.port = 0
+
+    def url(self, dsn: str) -> str:
+        """Return the way through here to one of the server's databases."""
+        return str(make_dsn(dsn, host="127.0.0.1", port=self.port))
+
+    def cut(self) -> None:
+        """Break all connections, without a word to either side."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        back, forth = await asyncio.open_unix_connection(self._path)
+        self._writers |= {writer, forth}
+        with suppress(ConnectionError):
+            await asyncio.gather(
+                self._pass_on(reader, forth), self._pass_on(back, writer, is_back=True)
+            )
+        self._writers -= {writer, forth}
+
+    async def _pass_on(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        *,
+        is_back: bool = False,
+    ) -> None:
+        with closing(sink):
+            while data := await source.read(65536):
+                if not (is_back and self.is_deaf):
+                    sink.write(data)
+                    await sink.drain()
+
+
 @asynccontextmanager
-async def tcp_port(server: PostgresServer) -> AsyncIterator[int]:
-    """Give a port of 127.0.0.1 that leads to a server, which has a socket only."""
-    address = parse_dsn(server.admin_dsn)
-    path = f"{address['host']}/.s.PGSQL.{address.get('port', '5432')}"
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_unix_connection(path)
-        await asyncio.gather(_pass_on(reader, forth), _pass_on(back, writer))
-
-    relay = await asyncio.start_server(serve, "127.0.0.1", 0)
+async def relaying(server: PostgresServer) -> AsyncIterator[Relay]:
+    """Run a relay to a server."""
+    relay = Relay(server)
+    listener = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
+    relay.port = listener.sockets[0].getsockname()[1]
     try:
-        yield relay.sockets[0].getsockname()[1]
+        yield relay
     finally:
-        relay.close()
-        await relay.wait_closed()
-
-
-async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with closing(sink):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
+        listener.close()
+        relay.cut()
+        await listener.wait_closed()
 
 
 class PostgresServer:

@@ -17,6 +17,12 @@ SELECT
         false
     ),
     set_config('TimeZone', 'UTC', false),
+    -- All we run are look-ups and short ordered ranges of what is in memory. While a
+    -- table is not analyzed, the defaults read and sort a whole session for its newest
+    -- messages, read the journal to close a reply, and compile for longer than they run.
+    set_config('enable_bitmapscan', 'off', false),
+    set_config('random_page_cost', '1.1', false),
+    set_config('jit', 'off', false),
     -- A server that cannot watch its clients' sockets refuses any value but 0.
     CASE
         WHEN current_setting('client_connection_check_interval', true) IS NOT NULL

@@ -65,7 +65,7 @@ WHERE
 RETURNING id;
 
 -- name: close_from_journal
--- Close replies of an owner, all or some, with all the text that was committed for them.
+-- Close replies of an owner with all the text that was committed for them.
 WITH texts AS (
     SELECT
         l.message_id,
@@ -75,10 +75,7 @@ WITH texts AS (
     LEFT JOIN viva.journal AS j ON j.message_id = l.message_id
     WHERE
         l.owner = CAST(:process_id AS uuid)
-        AND (
-            CAST(:message_ids AS uuid[]) IS NULL
-            OR l.message_id = ANY(CAST(:message_ids AS uuid[]))
-        )
+        AND l.message_id = ANY(CAST(:message_ids AS uuid[]))
     GROUP BY l.message_id, l.session_id
 ),
 

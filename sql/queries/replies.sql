@@ -144,7 +144,7 @@ SELECT
     EXISTS (SELECT FROM me) AS alive,
     live.replies AS live_replies,
     s.message_count,
-    s.mode
+    COALESCE(:mode, s.mode) AS mode
 FROM live
 LEFT JOIN session AS s ON TRUE;
 
@@ -250,7 +250,8 @@ SELECT
         WHERE u.session_id = m.session_id AND u.seq < m.seq AND u.role = 'user'
         ORDER BY u.seq DESC
         LIMIT 1
-    ) AS user_message_id
+    ) AS user_message_id,
+    m.mode
 FROM viva.messages AS m
 INNER JOIN viva.sessions AS s ON s.id = m.session_id
 LEFT JOIN viva.live_replies AS l ON l.message_id = m.id

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 from viva_server.ids import new_id
 
 ID = new_id()
+
+_DELIVERY = [
+    ID, "00" * 32, "viva", "call", True, "call", False, True, None, None, "/call",
+    {}, {}, {}, 0.5, 1,
+]  # fmt: skip
 
 VALUES: dict[str, object] = {
     "are_read": [True],
@@ -12,12 +19,10 @@ VALUES: dict[str, object] = {
     "before_seq": 2**31 - 1,
     "body_sha256": b"\0" * 32,
     "channel": "web",
+    "chunks": json.dumps([[ID, 0, "Olá"]]),
     "client_check_ms": 2000,
     "content": "Olá",
-    "deliveries": (
-        '[["01890a5d-ac96-774b-bcce-b302099a8057", "00", "viva", "call", true, "call",'
-        ' false, true, null, null, "/call", {}, {}, {}, 0.5, 1]]'
-    ),
+    "deliveries": json.dumps([_DELIVERY]),
     "end_requested": "stopped",
     "expected_count": 0,
     "far_reader_seconds": 3.0,
@@ -31,12 +36,7 @@ VALUES: dict[str, object] = {
     "lock_key": 2**62,
     "lock_timeout_ms": 2000,
     "message_id": ID,
-    "chunks": '[["01890a5d-ac96-774b-bcce-b302099a8057", 0, "Olá"]]',
     "message_ids": [ID],
-    "replies": (
-        '[["01890a5d-ac96-774b-bcce-b302099a8057", "Olá", "complete", "stop", null,'
-        " false]]"
-    ),
     "messages": 20,
     "meta": "{}",
     "mode": "padrao",
@@ -44,6 +44,7 @@ VALUES: dict[str, object] = {
     "page_size": 20,
     "person": "ana",
     "process_id": ID,
+    "replies": json.dumps([[ID, "Olá", "complete", "stop", None, False]]),
     "session_id": ID,
     "skipped": 0,
     "sole": False,
@@ -52,5 +53,5 @@ VALUES: dict[str, object] = {
     "user_message_id": ID,
 }
 
-NULLABLE = frozenset({"key", "message_ids", "mode", "session_id"})
+NULLABLE = frozenset({"key", "mode", "session_id"})
 """What may be NULL, or an array of NULL alone."""

@@ -70,7 +70,7 @@ def _crash_a_backend(dsn: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with suppress(psycopg2.OperationalError):
-            if not run_sql(dsn, f"SELECT FROM pg_stat_activity WHERE pid = {pid}"):
+            if not run_sql(dsn, f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"):
                 return
         time.sleep(0.02)
     raise TimeoutError

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from tests.postgres import PostgresServer, tcp_port
+from tests.postgres import PostgresServer, relaying
 from viva_server.errors import (
     ConfigError,
     ConstraintError,
@@ -223,16 +223,16 @@ async def test_every_form_of_address_connects(
 ) -> None:
     # ::1 refuses: the port is of 127.0.0.1 only.
     async with (
-        tcp_port(postgres) as port,
-        _opened(f"host={host} port={port} user=viva dbname=postgres") as database,
+        relaying(postgres) as relay,
+        _opened(f"host={host} port={relay.port} user=viva dbname=postgres") as database,
     ):
         assert await database.fetch("ping") == [(1,)]
 
 
 async def test_a_url_connects(postgres: PostgresServer) -> None:
     async with (
-        tcp_port(postgres) as port,
-        _opened(f"postgresql://viva@127.0.0.1:{port}/postgres") as database,
+        relaying(postgres) as relay,
+        _opened(f"postgresql://viva@127.0.0.1:{relay.port}/postgres") as database,
     ):
         assert await database.fetch("ping") == [(1,)]
 
@@ -240,8 +240,10 @@ async def test_a_url_connects(postgres: PostgresServer) -> None:
 async def test_a_refused_login_says_so_without_the_password(
     postgres: PostgresServer,
 ) -> None:
-    async with tcp_port(postgres) as port:
-        database = Database(f"postgresql://nobody:geheim@127.0.0.1:{port}/postgres")
+    async with relaying(postgres) as relay:
+        database = Database(
+            f"postgresql://nobody:geheim@127.0.0.1:{relay.port}/postgres"
+        )
         with pytest.raises(
             StoreUnavailableError, match='role "nobody" does not exist'
         ) as e:

@@ -74,6 +74,9 @@ class ChatService:
         self._runtime = runtime
         self._database = runtime.database
         self._responder: Responder | None = None
+        # Turns that are being stored: they count as live, so that many at once do not
+        # pass the limit together.
+        self._starting = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, responder: Responder) -> None:
@@ -241,16 +244,21 @@ class ChatService:
     async def _start(
         self, question: Question, start: Start, connection: Connection
     ) -> Reading | None:
-        if len(self._runtime.presence.local) >= self._config.live_replies:
+        live = len(self._runtime.presence.local) + self._starting
+        if live >= self._config.live_replies:
             raise OverloadedError
         owner = self._runtime.ownership.id
         turn = new_turn(question, start)
-        started = await store_turn(
-            self._database,
-            owner,
-            turn,
-            live_limit=self._config.live_replies_per_user,
-        )
+        self._starting += 1
+        try:
+            started = await store_turn(
+                self._database,
+                owner,
+                turn,
+                live_limit=self._config.live_replies_per_user,
+            )
+        finally:
+            self._starting -= 1
         if started is None:
             return None
         if isinstance(started, OverLimit):

@@ -83,5 +83,5 @@ async def _settle(
         except StoreError:
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
             continue
-        return None if stored is None else Started(stored.seq, turn.mode)
+        return None if stored is None else Started(stored.seq, stored.mode)
     raise unanswered

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from viva_server.store.db import Connection, Database
+from viva_server.store.db import Connection, Database, Transaction
 
 LATE_SECONDS = 1.0
 """A heartbeat this old, with the process's lock free, is a death."""
 
 FROZEN_SECONDS = 15.0
 """A heartbeat this old is a death, whoever holds the lock."""
+
+# 2000 long replies have millions of rows in the journal: more than one statement can
+# close in its 5 s, and one that is cut short would be begun again for ever.
+_CLOSED_AT_ONCE = 100
 
 
 async def add_process(connection: Connection, process_id: str, lock_key: int) -> bool:
@@ -67,13 +71,23 @@ async def bury(database: Database, process_id: str, *, sole: bool) -> list[str] 
         )
         if dead is None:
             return None
+        return await _close_all(transaction, process_id)
+
+
+async def _close_all(transaction: Transaction, process_id: str) -> list[str]:
+    """Close all replies of a dead owner, in statements that are short enough to end."""
+    owned = await transaction.fetch("load_owned", owner=process_id)
+    closed: list[str] = []
+    for first in range(0, len(owned), _CLOSED_AT_ONCE):
+        batch = owned[first : first + _CLOSED_AT_ONCE]
         rows = await transaction.fetch(
             "close_from_journal",
             process_id=process_id,
-            message_ids=None,
+            message_ids=[row.message_id for row in batch],
             finish_reason="crashed",
         )
-        return [row.message_id for row in rows]
+        closed += [row.message_id for row in rows]
+    return closed
 
 
 async def sweep(database: Database) -> None:

@@ -37,6 +37,7 @@ class StoredReply(NamedTuple):
     owner: str | None
     text: str
     user_message_id: str
+    mode: str | None
 
 
 class FollowedReply(NamedTuple):

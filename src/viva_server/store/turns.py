@@ -52,7 +52,10 @@ class NewTurn:
 
 
 class Started(NamedTuple):
-    """A reply's row is committed; `seq` is its place in the session."""
+    """A reply's row is committed; `seq` is its place in the session.
+
+    `mode` is the message's own, else the session's.
+    """
 
     seq: int
     mode: str | None

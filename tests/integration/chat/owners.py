@@ -1,0 +1,61 @@
+"""Owners of replies in the database, without a process that acts for them."""
+
+from __future__ import annotations
+
+import secrets
+
+from tests.integration.chat.rooms import ANA
+from tests.postgres import run_sql
+from viva_server.ids import new_id
+from viva_server.store.db import Connection, Database
+from viva_server.store.processes import add_process
+from viva_server.store.replies import Chunk, append_chunks
+from viva_server.store.turns import NewTurn, Started, start_reply
+
+
+class Owner:
+    """A row of viva.processes, and the connection that holds its lock."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self.id = new_id()
+        self.lock_key = secrets.randbits(31)
+        self.connection = connection
+        self.database = database
+
+    def holds_lock(self, dsn: str) -> bool:
+        return bool(
+            run_sql(
+                dsn,
+                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+                f" AND objid = {self.lock_key}",
+            )
+        )
+
+    def silent_for(self, dsn: str, seconds: float) -> None:
+        run_sql(
+            dsn,
+            "UPDATE viva.processes SET beat_at = clock_timestamp()"
+            f" - {seconds} * interval '1 second' WHERE id = '{self.id}'",
+        )
+
+    async def register(self) -> None:
+        assert await add_process(self.connection, self.id, self.lock_key)
+
+    async def start_reply(self, person: str = "ana") -> str:
+        """Start a reply in a session of its own."""
+        session_id, message_id = new_id(), new_id()
+        await self.database.execute(
+            "add_session", session_id=session_id, channel="web", person=person,
+            mode=None,
+        )  # fmt: skip
+        turn = NewTurn(
+            person=ANA._replace(id=person), session_id=session_id, expected_count=0,
+            ask=True, user_message_id=new_id(), message_id=message_id, content="Oi",
+            title="Oi", mode=None, context_length=None, key=None, body_sha256=b"",
+        )  # fmt: skip
+        started = await start_reply(self.database, self.id, turn, live_limit=1000)
+        assert isinstance(started, Started)
+        return message_id
+
+    async def append(self, message_id: str, start: int, text: str) -> None:
+        await append_chunks(self.database, self.id, [Chunk(message_id, start, text)])

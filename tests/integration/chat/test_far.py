@@ -1,0 +1,196 @@
+"""A reply of one process, read, stopped and superseded on another."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.integration.chat.looks import count, message
+from tests.integration.chat.rooms import (
+    ANA,
+    Line,
+    Process,
+    read,
+    read_to_end,
+    running,
+)
+from tests.postgres import run_sql
+from tests.waiting import until
+from viva_server.chat.text import ReaderCutError
+from viva_server.errors import ReplyInProgressError
+
+
+async def test_a_far_reader_gets_every_character_and_the_same_ending(
+    process: Process, other: Process
+) -> None:
+    reading, model = await process.begin()
+    model.say("Olá, ")
+    await read(reading, 5)
+    middle = await other.chat.resume(ANA, reading.message_id, 3, Line())
+    start = await other.chat.resume(ANA, reading.message_id, 0, Line())
+    assert (middle.offset, start.offset) == (3, 0)
+    for word in ("🙂 ", "tudo ", "bem?"):
+        model.say(word)
+        await asyncio.sleep(0.05)
+    model.end()
+    near, ending = await read_to_end(reading)
+    assert await read_to_end(start) == ("Olá, " + near, ending)
+    assert await read_to_end(middle) == (", " + near, ending)
+    assert ending.chars == len("Olá, 🙂 tudo bem?")
+    ended = await other.chat.resume(ANA, reading.message_id, 5, Line())
+    assert await read_to_end(ended) == (near, ending)
+
+
+async def test_an_offset_that_the_reply_does_not_have_becomes_0(
+    process: Process, other: Process
+) -> None:
+    reading, model = await process.begin()
+    model.say("Olá")
+    await read(reading, 3)
+    for each in (process, other):
+        again = await each.chat.resume(ANA, reading.message_id, 4, Line())
+        assert again.offset == 0
+        assert await read(again, 3) == "Olá"
+
+
+async def test_a_reply_is_stopped_from_anywhere(
+    database_url: str, process: Process, other: Process
+) -> None:
+    reading, model = await process.begin()
+    model.say("até aqui")
+    await read(reading, 8)
+    stopped = await other.chat.stop(ANA, reading.message_id)
+    assert (stopped.content, stopped.status) == ("até aqui", "partial")
+    assert stopped.finish_reason == "stopped"
+    _, ending = await read_to_end(reading)
+    assert ending.finish_reason == "stopped"
+    await asyncio.wait_for(model.closed.wait(), 30)
+    assert await process.chat.stop(ANA, reading.message_id) == stopped
+    assert count(database_url, "live_replies") == 0
+
+
+async def test_a_far_reader_keeps_a_new_message_out_until_it_leaves(
+    database_url: str, process: Process, other: Process
+) -> None:
+    reading, model = await process.begin()
+    far = await other.chat.resume(ANA, reading.message_id, 0, Line())
+    process.chat.leave(reading)
+    await until(lambda: count(database_url, "far_readers") == 1)
+    await until(lambda: _left(database_url))
+    for each in (process, other):
+        with pytest.raises(ReplyInProgressError) as caught:
+            await each.ask("Outra coisa")
+        assert caught.value.message_id == reading.message_id
+    model.say("visto de longe")
+    await read(far, 14)
+    other.chat.leave(far)
+    await until(lambda: count(database_url, "far_readers") == 0)
+    await other.complete("Outra coisa")
+    assert message(database_url, reading.message_id)[2:] == (
+        "visto de longe", "partial", "superseded",
+    )  # fmt: skip
+
+
+async def test_a_reader_here_keeps_a_message_elsewhere_out(
+    process: Process, other: Process
+) -> None:
+    reading, _ = await process.begin()
+    with pytest.raises(ReplyInProgressError):
+        await other.ask("Outra coisa")
+    assert reading.reader.reply.ending is None
+
+
+async def test_a_reply_that_nobody_reads_is_superseded_from_elsewhere(
+    database_url: str, process: Process, other: Process
+) -> None:
+    line = Line()
+    reading, model = await process.begin(line=line)
+    model.say("abandonado")
+    await read(reading, 10)
+    line.is_closed = True  # nobody says so: the ticker has to see it
+    await other.complete("Outra coisa")
+    assert message(database_url, reading.message_id)[2:] == (
+        "abandonado", "partial", "superseded",
+    )  # fmt: skip
+
+
+async def test_grace_begins_when_the_last_reader_anywhere_has_left(
+    database_url: str,
+) -> None:
+    async with (
+        running(database_url, disconnect_grace_seconds=0.5) as owner,
+        running(database_url) as other,
+    ):
+        reading, model = await owner.begin()
+        far = await other.chat.resume(ANA, reading.message_id, 0, Line())
+        await until(lambda: count(database_url, "far_readers") == 1)
+        owner.chat.leave(reading)
+        await asyncio.sleep(1.5)
+        model.say("ainda aqui")
+        assert await read(far, 10) == "ainda aqui"
+        other.chat.leave(far)
+        await until(
+            lambda: message(database_url, reading.message_id).status == "partial"
+        )
+        assert message(database_url, reading.message_id)[2:] == (
+            "ainda aqui", "partial", "disconnected",
+        )  # fmt: skip
+        await asyncio.wait_for(model.closed.wait(), 30)
+
+
+async def test_who_comes_back_in_its_grace_keeps_the_reply(
+    database_url: str,
+) -> None:
+    async with running(database_url, disconnect_grace_seconds=2) as process:
+        reading, model = await process.begin()
+        process.chat.leave(reading)
+        await until(lambda: _left(database_url))
+        again = await process.chat.resume(ANA, reading.message_id, 0, Line())
+        await until(lambda: not _left(database_url))
+        await asyncio.sleep(2.5)
+        model.say("tudo")
+        model.end()
+        text, ending = await read_to_end(again)
+        assert (text, ending.finish_reason) == ("tudo", "stop")
+
+
+async def test_a_far_reader_whose_process_died_counts_no_more(
+    database_url: str, process: Process, other: Process
+) -> None:
+    reading, _ = await process.begin()
+    await other.chat.resume(ANA, reading.message_id, 0, Line())
+    await until(lambda: count(database_url, "far_readers") == 1)
+    await other.runtime.presence.stop()
+    process.chat.leave(reading)
+    await until(lambda: _left(database_url))
+    with pytest.raises(ReplyInProgressError):
+        await process.ask("Outra coisa")
+    run_sql(
+        database_url,
+        "UPDATE viva.far_readers SET seen_at = seen_at - interval '3 seconds'",
+    )
+    await process.complete("Outra coisa")
+    assert message(database_url, reading.message_id).finish_reason == "superseded"
+
+
+async def test_readers_of_a_deleted_reply_are_sent_away(
+    database_url: str, process: Process, other: Process
+) -> None:
+    reading, model = await process.begin()
+    model.say("apagado")
+    await read(reading, 7)
+    far = await other.chat.resume(ANA, reading.message_id, 7, Line())
+    run_sql(
+        database_url,
+        f"DELETE FROM viva.sessions WHERE id = '{reading.session_id}'",
+    )
+    with pytest.raises(ReaderCutError):
+        await read(far, 1)
+
+
+def _left(dsn: str) -> bool:
+    """Tell whether the owner has written that its last reader left."""
+    return bool(
+        run_sql(dsn, "SELECT 1 FROM viva.live_replies WHERE left_at IS NOT NULL")
+    )

@@ -1,0 +1,188 @@
+"""What a query costs depends on what it gives, not on how much is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import psycopg2
+import pytest
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class
+
+from tests.integration.large_data import BIG, OWNER, SMALL, fill, live_reply
+from tests.integration.sample_values import VALUES
+from tests.postgres import PostgresServer, run_sql
+from viva_server.ids import new_id
+from viva_server.store.queries import load_queries
+
+_LARGE = {"idempotency_keys", "inbox", "journal", "messages", "sessions"}
+_LIVE = [live_reply(number) for number in range(1, 51)]
+
+
+class _Plan(NamedTuple):
+    """The nodes of a plan, parents first, and the 8 KiB blocks that it touched."""
+
+    nodes: list[dict[str, Any]]
+    buffers: int
+
+    @property
+    def shape(self) -> list[tuple[object, ...]]:
+        """What is done on which index, without the numbers."""
+        keys = ("Node Type", "Scan Direction", "Index Name", "Relation Name")
+        return [tuple(node.get(key) for key in keys) for node in self.nodes]
+
+    @property
+    def tables_read_whole(self) -> set[str]:
+        return {
+            node["Relation Name"]
+            for node in self.nodes
+            if node["Node Type"] in {"Seq Scan", "Bitmap Heap Scan"}
+        }
+
+
+@pytest.fixture(scope="module")
+def large_database(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database() as url:
+        fill(url)
+        yield url
+
+
+@pytest.fixture(scope="module", params=["never analyzed", "vacuumed"])
+def cursor(large_database: str, request: pytest.FixtureRequest) -> Iterator[Cursor]:
+    """A cursor with the settings of our connections; before and after autovacuum."""
+    if request.param == "vacuumed":
+        run_sql(large_database, "VACUUM ANALYZE")
+    prepare = load_queries()["prepare_connection"]
+    with closing(psycopg2.connect(large_database)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(prepare.sql, {name: VALUES[name] for name in prepare.parameters})
+        connection.commit()
+        yield cursor
+
+
+def _plan(cursor: Cursor, name: str, values: Mapping[str, object]) -> _Plan:
+    """Run the last statement of a query and roll it back."""
+    query = load_queries()[name]
+    assert values.keys() <= query.parameters
+    statement = query.sql.rpartition(";")[2]
+    given = {name: VALUES[name] for name in query.parameters} | dict(values)
+    try:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", given)
+        row = cursor.fetchone()
+    finally:
+        cursor.connection.rollback()
+    assert row is not None
+    top = row[0][0]["Plan"]
+    return _Plan(
+        list(_nodes(top)), top["Shared Hit Blocks"] + top["Shared Read Blocks"]
+    )
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+_OF_A_SESSION: dict[str, dict[str, object]] = {
+    "find_turn": {"person": "ana"},
+    "start_reply": {
+        "person": "ana", "owner": OWNER, "message_id": new_id(),
+        "user_message_id": new_id(),
+    },
+    "load_history": {},
+    "load_messages": {"messages": 50},
+    "find_session": {"person": "ana"},
+    "lock_session": {"person": "ana"},
+    "find_live_reply": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _OF_A_SESSION)
+def test_a_million_messages_cost_as_much_as_a_hundred(
+    cursor: Cursor, name: str
+) -> None:
+    plans = []
+    for session_id, messages in ((BIG, 1_000_000), (SMALL, 100)):
+        values = {"session_id": session_id, **_OF_A_SESSION[name]}
+        if name == "start_reply":
+            values["expected_count"] = messages
+        plans.append(_plan(cursor, name, values))
+    big, small = plans
+    assert big.shape == small.shape
+    assert not big.tables_read_whole & _LARGE
+    assert big.buffers <= 60
+    # An index on a million rows has a level more, for each look-up.
+    assert abs(big.buffers - small.buffers) <= 10
+
+
+@pytest.mark.parametrize("before_seq", [50, 500_000, 2**31 - 1])
+def test_a_page_of_messages_costs_the_same_anywhere(
+    cursor: Cursor, before_seq: int
+) -> None:
+    values = {"session_id": BIG, "before_seq": before_seq, "messages": 121}
+    plan = _plan(cursor, "load_messages", values)
+    assert not plan.tables_read_whole
+    assert plan.buffers <= 30
+
+
+def _chunks(number: int) -> str:
+    return json.dumps([[reply, 500, "x"] for reply in _LIVE[:number]])
+
+
+def _endings(number: int) -> str:
+    ending = ["x", "complete", "stop", None, False]
+    return json.dumps([[reply, *ending] for reply in _LIVE[:number]])
+
+
+_HOT: list[tuple[str, dict[str, object], int]] = [
+    # What follows the name: values, and how many blocks it may touch.
+    ("find_turn", {"session_id": None, "person": "ana"}, 40),
+    ("find_turn", {"person": "ana", "key": "key 500"}, 40),
+    ("find_newest_session", {"person": "ana"}, 10),
+    ("add_first_session", {"person": "somebody new"}, 30),
+    ("list_sessions", {"person": "ana"}, 40),
+    ("count_sessions", {"person": "person 7"}, 200),
+    ("append_chunks", {"owner": OWNER, "chunks": _chunks(1)}, 40),
+    ("append_chunks", {"owner": OWNER, "chunks": _chunks(50)}, 40 * 50),
+    ("close_replies", {"owner": OWNER, "replies": _endings(1)}, 250),
+    ("close_replies", {"owner": OWNER, "replies": _endings(50)}, 250 * 50),
+    ("close_from_journal", {"process_id": OWNER, "message_ids": _LIVE}, 250 * 50),
+    ("load_reply", {"message_id": _LIVE[0], "person": "reader 1"}, 200),
+    ("load_message", {"message_id": _LIVE[0]}, 10),
+    ("follow_replies", {"message_ids": _LIVE, "known": [495] * 50}, 20 * 50),
+    ("request_end", {"message_id": _LIVE[0]}, 20),
+    ("mark_left", {"owner": OWNER, "message_ids": _LIVE[:2], "are_read": [True] * 2},
+     60),
+    ("renew_far_readers", {"message_ids": _LIVE}, 20 * 50),
+    # Both look at all that the owner has: 2000 live replies.
+    ("load_requests", {"owner": OWNER}, 6000),
+    ("load_owned", {"owner": OWNER}, 2100),
+    ("add_webhooks", {}, 40),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "buffers"), _HOT, ids=[name for name, *_ in _HOT]
+)
+def test_a_hot_query_reads_no_table_whole(
+    cursor: Cursor, name: str, values: dict[str, object], buffers: int
+) -> None:
+    plan = _plan(cursor, name, values)
+    assert not plan.tables_read_whole & _LARGE
+    assert plan.buffers <= buffers
+
+
+def test_many_sessions_are_counted_in_the_index(cursor: Cursor) -> None:
+    plan = _plan(cursor, "count_sessions", {"person": "ana"})
+    assert ("Index Only Scan", "sessions_newest_idx") in {
+        (node["Node Type"], node.get("Index Name")) for node in plan.nodes
+    }
+
+
+def test_a_page_costs_at_most_the_sessions_before_it(cursor: Cursor) -> None:
+    plan = _plan(cursor, "list_sessions", {"person": "ana", "skipped": 99_000})
+    assert not plan.tables_read_whole
+    assert "Sort" not in {node["Node Type"] for node in plan.nodes}
