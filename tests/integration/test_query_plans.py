@@ -153,7 +153,7 @@ _HOT: list[tuple[str, dict[str, object], int]] = [
     ("load_reply", {"message_id": _LIVE[0], "person": "reader 1"}, 200),
     ("load_message", {"message_id": _LIVE[0]}, 10),
     ("follow_replies", {"message_ids": _LIVE, "known": [495] * 50}, 20 * 50),
-    ("request_end", {"message_id": _LIVE[0]}, 20),
+    ("request_end", {"message_id": _LIVE[0]}, 40),
     ("mark_left", {"owner": OWNER, "message_ids": _LIVE[:2], "are_read": [True] * 2},
      60),
     ("renew_far_readers", {"message_ids": _LIVE}, 20 * 50),
