@@ -62,3 +62,14 @@ def waits_for_a_lock(dsn: str, word: str) -> bool:
             f" AND wait_event_type = 'Lock' AND query LIKE '%{word}%'",
         )
     )
+
+
+def slow_inserts(dsn: str, table: str, seconds: float) -> None:
+    """Let every insert take a while between its look and its row."""
+    run_sql(
+        dsn,
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN PERFORM pg_sleep({seconds}); RETURN new; END $$;"
+        f"CREATE TRIGGER dawdle BEFORE INSERT ON viva.{table}"
+        " FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    )

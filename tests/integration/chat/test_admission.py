@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.dictation import saying
-from tests.integration.chat.looks import count, messages
+from tests.integration.chat.looks import count, messages, slow_inserts
 from tests.integration.chat.rooms import (
     ANA,
     Process,
@@ -19,7 +19,9 @@ from tests.integration.chat.rooms import (
     running,
 )
 from tests.postgres import run_sql
+from viva_server.chat.admission import Question, Start
 from viva_server.chat.service import Reading
+from viva_server.chat.starting import new_turn
 from viva_server.errors import (
     KeyReusedError,
     NotFoundError,
@@ -29,6 +31,7 @@ from viva_server.errors import (
     TooManyRepliesError,
 )
 from viva_server.ids import new_id
+from viva_server.store.turns import start_reply
 
 
 async def _all(asks: list[Awaitable[Any]]) -> tuple[list[Reading], Counter[type]]:
@@ -74,7 +77,8 @@ async def test_a_key_belongs_to_one_body_of_one_person(process: Process) -> None
 async def test_two_first_messages_make_one_session(
     database_url: str, process: Process, other: Process
 ) -> None:
-    for number in range(10):
+    slow_inserts(database_url, "sessions", 0.2)
+    for number in range(3):
         person = ANA._replace(id=f"pessoa {number}")
         readings, refusals = await _all(
             [each.ask(f"Oi {each.id}", person=person) for each in (process, other)]
@@ -82,7 +86,7 @@ async def test_two_first_messages_make_one_session(
         assert len(readings) == 1
         assert refusals == Counter([ReplyInProgressError])
         process.chat.leave(readings[0])
-    assert count(database_url, "sessions") == 10
+    assert count(database_url, "sessions") == 3
 
 
 async def test_a_persons_limit_is_exact_on_all_processes(
@@ -93,6 +97,7 @@ async def test_a_persons_limit_is_exact_on_all_processes(
         running(database_url, live_replies_per_user=3) as other,
     ):
         sessions = [await process.sessions.add(ANA, None) for _ in range(20)]
+        slow_inserts(database_url, "live_replies", 0.2)
         turns = zip(sessions, cycle((process, other)), strict=False)
         readings, refusals = await _all(
             [each.ask("Oi", session_id=session.session_id) for session, each in turns]
@@ -161,6 +166,17 @@ async def _talk(process: Process, person: Any) -> None:
         await read_to_end(reading)
         process.chat.leave(reading)
         done += 1
+
+
+async def test_a_turn_is_not_stored_on_what_has_changed_since_the_look(
+    database_url: str, process: Process
+) -> None:
+    reading = await process.complete()
+    question = Question(person=ANA, content="Oi")
+    stale = new_turn(question, Start(reading.session_id, 0, None))
+    assert await start_reply(process.database, process.id, stale, live_limit=4) is None
+    assert len(messages(database_url, reading.session_id)) == 2
+    assert count(database_url, "live_replies") == 0
 
 
 async def test_the_retry_of_a_failed_reply_stores_the_question_once(

@@ -141,6 +141,7 @@ async def test_the_dead_are_remembered_for_a_day(
 ) -> None:
     await bury(database, owner.id, sole=True)
     await sweep(database)
+    assert count(database_url, "processes") == 1
     assert not await beat(owner.connection, owner.id)
     run_sql(
         database_url,
