@@ -24,7 +24,7 @@ run: .venv/.run
 
 test: .venv/.all
 	@sh .ci/packages.sh
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.all
 	.venv/bin/ruff check .
