@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -98,3 +99,24 @@ def test_the_lock_names_who_holds_it_until_it_is_released(tmp_path: Path) -> Non
     assert (first.held, second.held) == (False, True)
     second.release()
     second.release()
+
+
+def test_a_program_that_is_being_started_does_not_keep_the_lock(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    # Between its fork and its exec every child holds what its parent has open.
+    child = subprocess.Popen(["/bin/sleep", "60"], pass_fds=[descriptor_of(tmp_path)])
+    try:
+        lock.release()
+        lock.acquire()
+        lock.release()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def descriptor_of(folder: Path) -> int:
+    for entry in Path("/proc/self/fd").iterdir():
+        if entry.readlink() == folder / "lock":
+            return int(entry.name)
+    raise AssertionError("the lock file is not open")

@@ -63,6 +63,9 @@ class FolderLock:
     def release(self) -> None:
         """Let others use the folder; harmless when the lock is not held."""
         if self._descriptor is not None:
+            # Closing is not enough while a program is being started: until its exec
+            # the forked process holds the descriptor, too.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

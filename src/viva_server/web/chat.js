@@ -146,7 +146,7 @@ export class Chat {
         if (question) this.#messages.name(question, reply.userMessageId);
         this.sessionId ??= reply.sessionId;
       }
-      if (reply.state === "ended") this.reply = null;
+      if (reply.state === "ended" && this.reply === reply) this.reply = null;
       draw();
       this.#on.onstate(this.reply);
     };

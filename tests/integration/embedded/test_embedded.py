@@ -210,16 +210,16 @@ async def test_an_interrupted_first_start_is_made_up_for(
     assert not draft.exists()
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3, 0.8])
+# A start takes at least the second in which initdb fills the folder.
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])
 async def test_a_cancelled_start_leaves_nothing_running(
     new_server: EmbeddedPostgres, folder: Path, seconds: float
 ) -> None:
     starting = asyncio.create_task(new_server.start())
     await asyncio.sleep(seconds)
     starting.cancel()
-    with suppress(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):
         await starting
-        pytest.skip("it was faster")
     assert new_server.pid is None
     assert is_free(folder)
     for _ in range(600):
