@@ -180,6 +180,7 @@ class SseDecoder:
         "_data",
         "_event",
         "_id",
+        "_is_between",
         "_max_bytes",
         "_pending",
         "_size",
@@ -197,6 +198,7 @@ class SseDecoder:
         self._at_start = True
         self._after_cr = False
         self._broken = False
+        self._is_between = False  # nothing but `_id` is left of what came before
         self.last_event_id = ""
         self.retry_ms: int | None = None
 
@@ -207,11 +209,17 @@ class SseDecoder:
             SseDecodeError: beyond the limit, as soon as the events before it have
                 been returned, and from then on.
         """
+        if self._is_between and _is_one_event(chunk, self._max_bytes):
+            self.last_event_id = self._id
+            data = chunk[6:-2].decode("utf-8", "replace")
+            return [ServerEvent(data, "message", self._id)]
         events: list[ServerEvent] = []
         if not self._broken:
             if self._after_cr or b"\r" in chunk:
                 chunk = self._with_lf_only(chunk)
             self._feed_lines(chunk, events)
+            unfinished = self._pending or self._data or self._event or self._after_cr
+            self._is_between = not (unfinished or self._at_start or self._broken)
         if self._broken and not events:
             raise SseDecodeError(f"an event has more than {self._max_bytes} bytes")
         return events
@@ -289,3 +297,15 @@ class SseDecoder:
         self._broken = True
         self._pending.clear()
         self._data.clear()
+
+
+def _is_one_event(chunk: bytes, max_bytes: int) -> bool:
+    """Whether this is an event of one line of data: how nearly every token comes."""
+    size = len(chunk)
+    return (
+        chunk.startswith(b"data: ")
+        and chunk.find(b"\n") == size - 2
+        and chunk.endswith(b"\n")
+        and b"\r" not in chunk
+        and size - 2 <= max_bytes
+    )

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from viva_server.errors import SseDecodeError
@@ -53,6 +53,20 @@ def by_the_book(stream: bytes) -> list[ServerEvent]:
 @given(STREAMS)
 def test_it_does_what_the_standard_says(stream: bytes) -> None:
     assert whole(stream) == by_the_book(stream)
+
+
+EVENTS = st.sampled_from([b"data: a\n\n", b"data: \xc3\n\n", b"data: \n\n"])
+
+
+@given(st.lists(EVENTS | FRAGMENTS, max_size=20))
+@example([b"event: e", b"\n", b"data: a\n\n"])
+@example([b"data: b\n", b"data: a\n\n"])
+@example([b"\n", b"id: 1", b"data: a\n\n"])
+@example([b"data: b\n\r", b"\n", b"data: a\n\n"])
+def test_events_that_come_singly_are_those_of_the_whole(pieces: list[bytes]) -> None:
+    decoder = SseDecoder()
+    events = [event for piece in pieces for event in decoder.feed(piece)]
+    assert events == by_the_book(b"".join(pieces))
 
 
 @given(st.lists(st.binary(max_size=5) | FRAGMENTS, max_size=40), st.integers(1, 9))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 
 from viva_server import sse
 from viva_server.api.failures import describe_failure
 from viva_server.api.sockets import bound_buffers
 from viva_server.chat.service import ChatService, Reading
-from viva_server.chat.text import Ending, ReaderCutError, ReaderGoneError
+from viva_server.chat.text import Ending, Reader, ReaderCutError, ReaderGoneError
 
 _WANTED_ENDS = frozenset({"stopped", "superseded", "shutdown", "disconnected"})
 """Ends that somebody wanted: without text they are told by `done`, not as an error."""
+_LARGEST_AT_ONCE_BYTES = 16_384
 
 
 class ClientConnection:
@@ -62,7 +65,9 @@ async def stream_reply(
         }
     )
     try:
-        await response.prepare(request)
+        writer = await response.prepare(request)
+        if isinstance(writer, StreamWriter) and not response.compression:
+            reading.reader.offer = _writer_at_once(writer, reading.reader)
         await _write_events(response, reading)
         await response.write_eof()
     except (ReaderGoneError, ReaderCutError, ConnectionError):
@@ -71,6 +76,36 @@ async def stream_reply(
     finally:
         chat.leave(reading)
     return response
+
+
+def _writer_at_once(writer: StreamWriter, reader: Reader) -> Callable[[str, int], bool]:
+    """Make what writes new text without a task, as long as the client keeps pace."""
+    message_id = reader.reply.message_id
+    time = asyncio.get_running_loop().time
+
+    def write(text: str, cursor: int) -> bool:
+        transport = writer.transport
+        if transport is None or transport.get_write_buffer_size():
+            return False  # whoever writes now may have to wait
+        data = sse.content_event(message_id, cursor, text)
+        if len(data) > _LARGEST_AT_ONCE_BYTES:
+            return False
+        try:
+            _run_at_once(writer.write(data, drain=False))
+        except ConnectionError:
+            return False
+        reader.last_write = time()
+        return True
+
+    return write
+
+
+def _run_at_once(write: Coroutine[None, None, None]) -> None:
+    try:
+        write.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("a write without a drain has waited")
 
 
 async def _write_events(response: web.StreamResponse, reading: Reading) -> None:

@@ -154,5 +154,60 @@ async def test_a_cancelled_wait_loses_nothing() -> None:
     assert (reader.cursor, await reader.next()) == (0, "x")
 
 
+class Slot:
+    """Takes what is offered, as long as it is open."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.taken: list[tuple[str, int]] = []
+
+    def __call__(self, text: str, cursor: int) -> bool:
+        if self.is_open:
+            self.taken.append((text, cursor))
+        return self.is_open
+
+
+async def test_text_that_is_taken_at_once_does_not_wake_who_waits() -> None:
+    reply = ReplyText("m", "abc")
+    reader, slot = reader_of(reply, 1), Slot()
+    reader.offer = slot
+    assert await reader.next() == "bc"
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    reply.committed("d")
+    reply.committed("ef")
+    await asyncio.sleep(0)
+    assert slot.taken == [("d", 4), ("ef", 6)]
+    assert not waiting.done()
+    reply.closed(ENDING)
+    assert await waiting is None
+
+
+async def test_text_that_is_not_taken_is_given_to_who_waits() -> None:
+    reply = ReplyText("m")
+    reader, slot = reader_of(reply), Slot()
+    reader.offer, slot.is_open = slot, False
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    reply.committed("a")
+    slot.is_open = True
+    reply.committed("b")  # not past the "a" that is on its way
+    assert await waiting == "ab"
+    assert slot.taken == []
+
+
+async def test_nothing_is_offered_for_a_reader_that_is_gone() -> None:
+    reply = ReplyText("m")
+    reader, slot = reader_of(reply), Slot()
+    reader.offer = slot
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    reader.is_gone = True
+    reply.committed("a")
+    with pytest.raises(ReaderGoneError):
+        await waiting
+    assert slot.taken == []
+
+
 def test_a_wake_without_a_wait_does_nothing() -> None:
     reader_of(ReplyText("m")).wake()
