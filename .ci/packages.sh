@@ -2,7 +2,7 @@
 # Installs what the tests need from Debian, where apt is there and something is missing.
 set -eu
 missing=
-for program in chromium curl jq; do
+for program in chromium curl jq strace; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 # The tests of the stream with npm's parsers, and of the page's modules.

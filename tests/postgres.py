@@ -122,6 +122,7 @@ class PostgresServer:
     def __init__(
         self, folder: Path, *, pg_bin: Path | None = None, fast_unsafe: bool = True
     ) -> None:
+        self.folder = folder
         self._server = EmbeddedPostgres(folder, pg_bin=pg_bin, fast_unsafe=fast_unsafe)
         self._numbers = itertools.count(1)
 

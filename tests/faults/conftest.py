@@ -12,6 +12,7 @@ from tests.fakes.model import FakeModel
 from tests.fakes.script import Script
 from tests.faults.client import Stream
 from tests.faults.fleet import Fleet, fleet_of
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -30,3 +31,13 @@ async def fleet(
         yield servers
         Stream.abort_all()
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def own_fleet(
+    own_postgres: PostgresServer, model: FakeModel, tmp_path: Path
+) -> AsyncIterator[Fleet]:
+    """A fleet on a PostgreSQL that the test may crash."""
+    with own_postgres.database() as dsn:
+        async with fleet_of(dsn, model, tmp_path) as fleet:
+            yield fleet

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from tests.fakes.model import FakeModel
 from tests.faults import outage
-from tests.faults.fleet import Fleet, fleet_of
+from tests.faults.fleet import Fleet
 from tests.postgres import PostgresServer
 
 SHORT = ("mutant:short_times",)
-
-
-@pytest.fixture
-async def own_fleet(
-    own_postgres: PostgresServer, model: FakeModel, tmp_path: Path
-) -> AsyncIterator[Fleet]:
-    """A fleet on a PostgreSQL that the test may crash."""
-    with own_postgres.database() as dsn:
-        async with fleet_of(dsn, model, tmp_path) as fleet:
-            yield fleet
 
 
 @pytest.mark.durable
