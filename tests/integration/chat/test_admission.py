@@ -11,14 +11,20 @@ from typing import Any
 import pytest
 
 from tests.dictation import saying
-from tests.integration.chat.looks import count, messages, slow_inserts
+from tests.integration.chat.looks import (
+    count,
+    messages,
+    slow_inserts,
+    waits_for_a_lock,
+)
 from tests.integration.chat.rooms import (
     ANA,
     Process,
     read_to_end,
     running,
 )
-from tests.postgres import run_sql
+from tests.postgres import PostgresServer, relaying, run_sql
+from tests.waiting import until
 from viva_server.chat.admission import Question, Start
 from viva_server.chat.service import Reading
 from viva_server.chat.starting import new_turn
@@ -31,6 +37,8 @@ from viva_server.errors import (
     TooManyRepliesError,
 )
 from viva_server.ids import new_id
+from viva_server.store.db import Database
+from viva_server.store.people import Person
 from viva_server.store.turns import start_reply
 
 
@@ -177,6 +185,43 @@ async def test_a_turn_is_not_stored_on_what_has_changed_since_the_look(
     assert await start_reply(process.database, process.id, stale, live_limit=4) is None
     assert len(messages(database_url, reading.session_id)) == 2
     assert count(database_url, "live_replies") == 0
+
+
+async def test_a_turn_whose_commit_was_not_answered_is_stored_once(
+    postgres: PostgresServer, database_url: str, database: Database
+) -> None:
+    async with (
+        relaying(postgres) as relay,
+        running(relay.url(database_url)) as process,
+    ):
+        await process.complete("Oi")
+        async with database.transaction() as transaction:
+            # Who starts a reply waits for this lock: its look at the session is over.
+            await transaction.execute("add_first_session", **new_session(ANA))
+            asking = asyncio.create_task(process.ask("E agora?"))
+            await until(lambda: waits_for_a_lock(database_url, "live_replies"))
+            relay.is_deaf = True
+        await until(lambda: count(database_url, "live_replies") == 1)
+        assert not asking.done()
+        relay.is_deaf = False
+        relay.cut()
+        reading = await asking
+        model = await process.dictation.begun()
+        model.say("Agora sim.")
+        model.end()
+        assert (await read_to_end(reading))[0] == "Agora sim."
+        assert not reading.is_resumed
+    stored = messages(database_url, reading.session_id)
+    assert [m.content for m in stored] == ["Oi", "Olá!", "E agora?", "Agora sim."]
+
+
+def new_session(person: Person) -> dict[str, Any]:
+    return {
+        "session_id": new_id(),
+        "channel": person.channel,
+        "person": person.id,
+        "mode": None,
+    }
 
 
 async def test_the_retry_of_a_failed_reply_stores_the_question_once(
