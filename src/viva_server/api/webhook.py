@@ -13,7 +13,13 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from viva_server.api.answers import (
+    WebhookDescription,
+    WebhookIgnored,
+    WebhookStored,
+)
 from viva_server.api.problems import Problem
+from viva_server.api.wire import to_json
 from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.whatsapp.delivery import Delivery, make_delivery
@@ -82,7 +88,7 @@ class WebhookDoor:
 
     async def describe(self, request: web.Request) -> web.Response:
         """Answer the GET of a person who opens the webhook's URL."""
-        return web.json_response({"status": "webhook ativo", "service": "evolution"})
+        return web.json_response(body=to_json(WebhookDescription()))
 
     async def receive(self, request: web.Request) -> web.Response:
         """Answer 200 after the commit of a delivery, before any work on it.
@@ -166,7 +172,7 @@ class WebhookDoor:
             if verdict is Verdict.NONE:
                 raise _unauthorized() from None
             detail = f"{str(error).capitalize()}."
-            raise Problem(400, "invalid_json", detail) from None
+            raise Problem("invalid_json", detail) from None
         if verdict is Verdict.NONE and not judge_body(self._secrets, body):
             raise _unauthorized()
         return make_delivery(
@@ -191,14 +197,8 @@ class WebhookDoor:
                 raise _unavailable("The event cannot be stored now.") from error
             # Evolution's queue stands still for this answer; the inbox keeps the event.
             is_new = True
-        return web.json_response(
-            {
-                "status": "received",
-                "processed": True,
-                "event": delivery.form["event"],
-                "duplicate": not is_new,
-            }
-        )
+        answer = WebhookStored(event=delivery.form["event"], duplicate=not is_new)
+        return web.json_response(body=to_json(answer))
 
     async def _ignore(self, request: web.Request) -> web.Response:
         """Let the rest pass by, then answer 200: every version stops at that."""
@@ -210,9 +210,7 @@ class WebhookDoor:
                     left -= len(chunk)
         except TimeoutError:
             left = 0
-        response = web.json_response(
-            {"status": "received", "processed": False, "ignored": "too large"}
-        )
+        response = web.json_response(body=to_json(WebhookIgnored()))
         if left <= 0:
             response.force_close()
         return response
@@ -229,15 +227,15 @@ def _refuse_coding(request: web.Request) -> None:
     codings = request.headers.getall("Content-Encoding", [])
     if any(coding.strip().lower() not in {"", "identity"} for coding in codings):
         detail = "A body must not be compressed."
-        raise Problem(400, "content_encoding", detail, closes=True)
+        raise Problem("content_encoding", detail, closes=True)
 
 
 def _unauthorized(*, closes: bool = False) -> Problem:
     headers = {"WWW-Authenticate": "Bearer"}
     detail = "The webhook's secret is missing or wrong."
-    return Problem(401, "wrong_secret", detail, headers=headers, closes=closes)
+    return Problem("wrong_secret", detail, headers=headers, closes=closes)
 
 
 def _unavailable(detail: str, *, closes: bool = False) -> Problem:
     headers = {"Retry-After": "5"}
-    return Problem(503, "unavailable", detail, headers=headers, closes=closes)
+    return Problem("unavailable", detail, headers=headers, closes=closes)
