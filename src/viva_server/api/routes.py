@@ -32,7 +32,7 @@ def add_routes(
     person = as_person(identify)
     _add_chat(router, ChatHandlers(services, person, edge))
     _add_sessions(router, SessionHandlers(services, person))
-    door = WebhookDoor(config, services.inbox)
+    door = WebhookDoor(config, services.inbox, services.whatsapp_counters)
     router.add(
         "/webhook/evolution" + ANY_TAIL,
         post=door.receive,

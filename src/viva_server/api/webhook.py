@@ -22,6 +22,7 @@ from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
 from viva_server.errors import StoreError
+from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
 from viva_server.whatsapp.delivery import Delivery, make_delivery
 from viva_server.whatsapp.inbox import Inbox
 from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
@@ -41,6 +42,13 @@ _STORED_BYTES_PER_SECOND = 4 * 2**20
 _MAX_DRAINED_BYTES = 256 * 2**20
 
 
+_OUTCOMES: dict[int, WebhookOutcome] = {
+    400: "refused",
+    401: "unauthorized",
+    503: "unavailable",
+}
+
+
 class _TooLargeError(Exception):
     """The body is over the limit."""
 
@@ -51,6 +59,7 @@ class WebhookDoor:
     Args:
         config: whose webhook secrets are asked for.
         inbox: where deliveries are stored.
+        counters: where answers are counted.
         max_body_bytes: above, a delivery is answered 200 and ignored.
         max_bytes_in_flight: of all bodies that are being read; above, 503.
         body_seconds: how long a body may take to arrive.
@@ -63,6 +72,7 @@ class WebhookDoor:
         self,
         config: Config,
         inbox: Inbox,
+        counters: WhatsAppCounters | None = None,
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT,
@@ -71,6 +81,7 @@ class WebhookDoor:
         awaited_seconds: float = 0.5,
     ) -> None:
         self._inbox = inbox
+        self._counters = counters or WhatsAppCounters()
         self._secrets = config.webhook_secret
         self._is_open = config.webhook_open
         self._hidden = (*config.webhook_secret, config.evolution_api_key or "")
@@ -99,15 +110,24 @@ class WebhookDoor:
             Problem: 400, 401 or 503.
             ConnectionError: the client left before its body was complete.
         """
+        event = UNREAD
+        try:
+            delivery = await self._accept(request)
+            event = delivery.form["event"]
+            return await self._store(delivery)
+        except _TooLargeError:
+            self._counters.webhook(event, "ignored")
+            return await self._ignore(request)
+        except Problem as problem:
+            self._counters.webhook(event, _OUTCOMES[problem.status])
+            raise
+
+    async def _accept(self, request: web.Request) -> Delivery:
         verdict = self._judge(request)
         _refuse_coding(request)
-        try:
-            with self._flight() as flight:
-                body = await self._read(request, flight)
-                delivery = await self._digest(request, body, verdict)
-        except _TooLargeError:
-            return await self._ignore(request)
-        return await self._store(delivery)
+        with self._flight() as flight:
+            body = await self._read(request, flight)
+            return await self._digest(request, body, verdict)
 
     def _judge(self, request: web.Request) -> Verdict:
         query = request.rel_url.raw_query_string
@@ -192,11 +212,13 @@ class WebhookDoor:
         try:
             async with asyncio.timeout(seconds):
                 is_new = await self._inbox.add(delivery)
+            outcome: WebhookOutcome = "stored" if is_new else "duplicate"
         except (StoreError, TimeoutError) as error:
             if not is_awaited:
                 raise _unavailable("The event cannot be stored now.") from error
             # Evolution's queue stands still for this answer; the inbox keeps the event.
-            is_new = True
+            is_new, outcome = True, "kept"
+        self._counters.webhook(delivery.form["event"], outcome)
         answer = WebhookStored(event=delivery.form["event"], duplicate=not is_new)
         return web.json_response(body=to_json(answer))
 
