@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from time import monotonic
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chat_host import Host, chat_host, eventually
-from tests.dictation import saying
+from tests.dictation import Dictation, saying
 
 Told = dict[tuple[str, ...], float]
 
@@ -35,6 +38,27 @@ async def test_replies_are_counted_by_their_end_with_the_time_to_their_first_tex
     assert 0 < seen["viva_reply_first_text_seconds_sum",] < 30
     assert seen["viva_resumes_total",] == 1
     assert seen["viva_live_replies",] == 0
+
+
+async def test_the_time_to_the_first_text_does_not_grow_with_the_reply(
+    database_url: str,
+) -> None:
+    dictation = Dictation()
+    async with chat_host(database_url, dictation) as host:
+        asked_at = monotonic()
+        async with host.ana.stream("oi") as stream:
+            reply = await dictation.begun()
+            reply.say("Olá")
+            await stream.event()
+            await stream.read_text(3)
+            seen_at = monotonic()
+            await asyncio.sleep(0.2)
+            reply.say(", Ana")
+            reply.end()
+            await stream.rest()
+        seen = await told(host)
+
+    assert 0 < seen["viva_reply_first_text_seconds_sum",] <= seen_at - asked_at
 
 
 async def test_commits_of_the_journal_are_counted_with_their_rows_and_their_lag(

@@ -22,6 +22,7 @@ MAX_MESSAGE_CHARS = 32_000
 MAX_MODO_CHARS = 32
 
 Tipo = Literal["usuario", "ia"]
+Modo = Annotated[str, Meta(max_length=MAX_MODO_CHARS)]
 Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Time = Annotated[datetime, Meta(tz=True)]
 Seq = Annotated[int, Meta(ge=1)]
@@ -51,19 +52,25 @@ class WireError(VivaError):
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's message, on POST /viva/chat and /viva/chat/stream.
+    """A person's message. Unknown members and `prompt_extra` are ignored."""
 
-    Unknown members and `prompt_extra` are ignored. Of `contexto` only the length is
-    ever used. `session_id` is canonical. The constraints below are what OpenAPI
-    shows; `read_chat_request` enforces them.
-    """
-
+    # The constraints are what OpenAPI shows; `read_chat_request` enforces them.
     mensagem: Annotated[
-        str, Meta(min_length=1, max_length=MAX_MESSAGE_CHARS, pattern=r"\S")
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_MESSAGE_CHARS,
+            pattern=r"\S",
+            description="Not blank.",
+        ),
     ]
-    session_id: str | None = None
-    modo: Annotated[str, Meta(max_length=MAX_MODO_CHARS)] | None = None
-    contexto: list[Any] | None = None
+    session_id: Annotated[
+        str | None, Meta(description="Where it goes; by default the newest session.")
+    ] = None
+    modo: Modo | None = None
+    contexto: Annotated[
+        list[Any] | None, Meta(description="Only its length is ever used.")
+    ] = None
 
     @property
     def contexto_len(self) -> int | None:
@@ -74,7 +81,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 class NewSessionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a new session."""
 
-    modo: Annotated[str, Meta(max_length=MAX_MODO_CHARS)] | None = None
+    modo: Modo | None = None
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):

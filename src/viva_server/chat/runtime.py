@@ -123,8 +123,8 @@ class Runtime:
             self.counters.ended[reply.ending.finish_reason] += 1
         if reply.length:
             # A short reply has its first text with its end.
-            seen_at = reply.first_text_at or monotonic()
-            self.counters.first_text_seconds.observe(seen_at - reply.started_at)
+            at = monotonic() if reply.first_text_at is None else reply.first_text_at
+            self.counters.first_text_seconds.observe(at - reply.started_at)
         self.presence.local.pop(reply.message_id, None)
 
     def _give_up(self) -> None:

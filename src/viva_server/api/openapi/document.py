@@ -29,7 +29,9 @@ from viva_server.api.openapi.schemas import Schema, component_schemas, reference
 ALL: Final = (*CHAT, *SESSIONS, *WEBHOOK, *OPERATING)
 
 _PROBLEM = "application/problem+json"
-_ANYWHERE = ("bad_request", "expectation_failed", "internal_error")
+ANYWHERE: Final = ("bad_request", "expectation_failed", "internal_error")
+"""Codes that any operation may answer with."""
+
 _WITH_RETRY_AFTER = frozenset({429, 503})
 _WITH_CHALLENGE = frozenset({401, 403})
 
@@ -101,7 +103,7 @@ def make_document(server_url: str) -> dict[str, Any]:
 
 def problem_codes(operation: Operation) -> tuple[str, ...]:
     """Name every code that an operation may answer with, in the order of the list."""
-    codes = {*operation.codes, *_ANYWHERE}
+    codes = {*operation.codes, *ANYWHERE}
     return tuple(code for code in (*PROBLEMS, *FAILURES) if code in codes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ MESSAGE: Final = "0199c3a0-6a03-7b9e-b6a1-0f2d3c4e5a69"
 
 _AT = "2026-11-22T14:03:07.412Z"
 _TEXT = "Olá, Ana!"
-_SHA256 = "8f63cc30c7ae0b36a5a4bc32bcfb6dea0b2c1dbb4a8e8d6f2b5f9f0a1c3d7e91"
+_SHA256 = hashlib.sha256(_TEXT.encode()).hexdigest()
 
 CHAT_REQUEST: Final = {"mensagem": "Bom dia!", "contexto": []}
 

@@ -92,7 +92,16 @@ def query_parameters(query: type[msgspec.Struct] | None) -> list[dict[str, Any]]
             "name": name,
             "in": "query",
             "description": schema.pop("description"),
-            "schema": schema,
+            "schema": _without_null(schema),
         }
         for name, schema in query_schemas(query).items()
     ]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Take out what a query cannot say: a parameter is missing instead."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if not kinds:
+        return schema
+    [kind] = kinds
+    return {**kind}
