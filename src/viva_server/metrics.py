@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from viva_server.services import Services
 from viva_server.tallies import Buckets
-from viva_server.whatsapp.counters import SendOutcome, TurnOutcome
+from viva_server.whatsapp.counters import SendKind, TurnOutcome
 from viva_server.words import FinishReason
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
@@ -145,7 +145,7 @@ _LABELLED = (
         "Attempts to send a message to WhatsApp.",
         ("outcome",),
         lambda s: s.whatsapp_counters.sends,
-        get_args(SendOutcome),
+        get_args(SendKind),
     ),
 )
 

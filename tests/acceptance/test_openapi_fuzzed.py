@@ -6,6 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.chat_host import PREFIX, chat_host, token
 from tests.dictation import saying
 from tests.openapi import Document
@@ -17,9 +19,10 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-SECONDS = 100.0
+SECONDS = 240.0  # it takes 10 on a quiet machine of two cores
 
 
+@pytest.mark.timeout(SECONDS + 30)
 async def test_schemathesis_finds_no_answer_that_is_not_documented(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -31,7 +34,7 @@ async def test_schemathesis_finds_no_answer_that_is_not_documented(
             f"--header=Authorization: Bearer {token()}",
             f"--checks={','.join(CHECKS)}",
             "--phases=examples,coverage,fuzzing",
-            "--max-examples=5",
+            "--max-examples=3",
             "--seed=1",
             "--no-color",
             "--warnings=off",

@@ -26,8 +26,8 @@ TurnOutcome = Literal["answered", "fixed_text", "skipped", "again", "dead"]
 (handover, limit, too old); `again`: it will run again; `dead`: it was the last run.
 """
 
-SendOutcome = Literal["sent", "retry", "unknown", "dead"]
-"""How one attempt to send ended; the words of `whatsapp.client`."""
+SendKind = Literal["sent", "retry", "unknown", "dead"]
+"""How one attempt to send ended."""
 
 UNREAD: Final = "unread"
 """The event of a webhook that was answered before its body was read."""
@@ -44,7 +44,7 @@ class WhatsAppCounters:
 
     webhooks: Counter[tuple[str, WebhookOutcome]] = field(default_factory=Counter)
     turns: Counter[TurnOutcome] = field(default_factory=Counter)
-    sends: Counter[SendOutcome] = field(default_factory=Counter)
+    sends: Counter[SendKind] = field(default_factory=Counter)
 
     def webhook(self, event: str, outcome: WebhookOutcome) -> None:
         """Count a delivery that was answered."""
@@ -55,6 +55,6 @@ class WhatsAppCounters:
         """Count a run of a turn that ended."""
         self.turns[outcome] += 1
 
-    def send(self, outcome: SendOutcome) -> None:
+    def send(self, outcome: SendKind) -> None:
         """Count an attempt to send."""
         self.sends[outcome] += 1
