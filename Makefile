@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 PORT ?= 8080
 
-.PHONY: install run test lint bench clean
+.PHONY: install run test lint docs bench clean
 
 .venv/bin/python:
 	@. ./.ci/python.sh && "$$PYTHON" -m venv .venv
@@ -31,6 +31,9 @@ lint: .venv/.all
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+docs: .venv/.run
+	.venv/bin/python docs/make_http_api.py
 
 .venv/.bench: .venv/bin/python setup.cfg pyproject.toml
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,speed,bench]"

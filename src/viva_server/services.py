@@ -16,6 +16,7 @@ from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
 from viva_server.errors import ConfigError, EmbeddedPostgresError, StoreError
+from viva_server.loop_lag import LoopLag
 from viva_server.responders import (
     DEFAULT_SYSTEM_PROMPT,
     OpenAIResponder,
@@ -24,6 +25,7 @@ from viva_server.responders import (
 )
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
+from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.inbox import Inbox
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Services:
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
         self.inbox = Inbox(self.database)
+        self.whatsapp_counters = WhatsAppCounters()
+        self.loop_lag = LoopLag()
         self._drained: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -68,6 +72,10 @@ class Services:
             EmbeddedPostgresError: the embedded one cannot be started.
         """
         async with contextlib.AsyncExitStack() as stack:
+            if self.config.metrics:
+                stack.push_async_callback(
+                    _cancel, asyncio.create_task(self.loop_lag.run())
+                )
             await self._open_database(stack)
             await self._see_to_schema()
             responder = self._respond or await self._own_responder(stack)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from viva_server.errors import SseDecodeError
+from viva_server.words import FinishReason, Status
 
 END: Final = "end"
 """The offset in the id of a stream's last event."""
@@ -27,7 +28,16 @@ _MAX_RETRY_DIGITS: Final = 18
 _encode = msgspec.json.Encoder().encode
 
 
-class _Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class AcceptedEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first event: the user's message is stored.
+
+    The text goes on after `offset` characters; `resumed` is true for a client that
+    came back, and missing otherwise.
+    """
+
     accepted: Literal[True]
     session_id: str
     message_id: str
@@ -36,18 +46,28 @@ class _Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
     resumed: bool = False
 
 
-class _Done(msgspec.Struct, frozen=True):
+class ContentEvent(msgspec.Struct, frozen=True):
+    """Text that is stored. The number in `id` counts characters up to its end."""
+
+    content: str
+
+
+class DoneEvent(msgspec.Struct, frozen=True):
+    """The last event: the reply is closed, `chars` and `sha256` are its row's."""
+
     done: Literal[True]
     session_id: str
     message_id: str
-    status: str
-    finish_reason: str
+    status: Status
+    finish_reason: FinishReason
     chars: int
-    sha256: str
+    sha256: Sha256
     message_count: int
 
 
-class _Error(msgspec.Struct, frozen=True):
+class ErrorEvent(msgspec.Struct, frozen=True):
+    """The last event of a reply that failed without a character."""
+
     error: str
     code: str
     retryable: bool
@@ -67,7 +87,7 @@ def accepted_event(
 
     `resumed` says that the client came back to a reply that it knew.
     """
-    body = _Accepted(True, session_id, message_id, user_message_id, offset, resumed)
+    body = AcceptedEvent(True, session_id, message_id, user_message_id, offset, resumed)
     return b"id: %b:%d\nretry: %d\ndata: %b\n\n" % (
         message_id.encode(),
         offset,
@@ -96,8 +116,8 @@ def done_event(
     *,
     session_id: str,
     message_id: str,
-    status: str,
-    finish_reason: str,
+    status: Status,
+    finish_reason: FinishReason,
     chars: int,
     sha256: str,
     message_count: int,
@@ -105,7 +125,7 @@ def done_event(
     """Encode the end of a stored reply; `chars` and `sha256` are those of its row."""
     return _end(
         message_id,
-        _Done(
+        DoneEvent(
             True,
             session_id,
             message_id,
@@ -122,7 +142,7 @@ def error_event(
     *, error: str, code: str, retryable: bool, session_id: str, message_id: str
 ) -> bytes:
     """Encode the end of a reply without text; `error` is a sentence for people."""
-    return _end(message_id, _Error(error, code, retryable, session_id, message_id))
+    return _end(message_id, ErrorEvent(error, code, retryable, session_id, message_id))
 
 
 def parse_event_id(text: str) -> tuple[str, int | Literal["end"]] | None:
@@ -137,7 +157,7 @@ def parse_event_id(text: str) -> tuple[str, int | Literal["end"]] | None:
     return message_id, (END if offset == END else int(offset))
 
 
-def _end(message_id: str, body: _Done | _Error) -> bytes:
+def _end(message_id: str, body: DoneEvent | ErrorEvent) -> bytes:
     data = _one_line(_encode(body))
     return b"id: %b:end\ndata: %b\n\n" % (message_id.encode(), data)
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from viva_server.api.identity import generated_secret, identifier
 from viva_server.api.limits import LimitedRunner, refuse_without_c_parser
 from viva_server.api.routes import add_root_operations
-from viva_server.app import SERVICES, create_app, mount_page
+from viva_server.app import PREFIX, SERVICES, create_app, mount_page
 from viva_server.auth import JwtAuth
 from viva_server.config import Config
 from viva_server.errors import VivaError
@@ -44,7 +44,8 @@ def issue_token(
 def standalone_app(config: Config) -> web.Application:
     """Make the application that `viva-server serve` runs."""
     app = create_app(config)
-    add_root_operations(app, app[SERVICES], identifier(config, None))
+    identify = identifier(config, None)
+    add_root_operations(app, app[SERVICES], identify, prefix=PREFIX)
     mount_page(app)
     return app
 

@@ -31,7 +31,7 @@ async def fail(request: web.Request) -> web.Response:
     raise {
         "auth": AuthError("secret"),
         "store": StoreUnavailableError("secret"),
-        "problem": Problem(409, "reply_in_progress", "Wait.", message_id="m"),
+        "problem": Problem("reply_in_progress", "Wait.", message_id="m"),
         "bug": ValueError("secret"),
         "network": ConnectionRefusedError("secret"),
         "timeout": TimeoutError("secret"),

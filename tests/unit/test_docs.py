@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.make_http_api import PAGE, page
 from viva_server.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +40,18 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")
     ):
         assert (document.parent / target).exists(), target
+
+
+def test_the_page_of_the_http_api_is_what_is_made_from_the_routes() -> None:
+    assert PAGE.read_text("utf-8") == page(), "make docs"
+
+
+def test_every_link_within_the_page_of_the_http_api_leads_somewhere() -> None:
+    text = page()
+    headings = re.findall("^#+ (.*)$", text, re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    links = set(re.findall(r"\]\(#([^)]*)\)", text))
+
+    assert len(links) > 8
+    assert links <= anchors
+    assert "{{" not in text

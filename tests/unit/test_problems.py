@@ -33,7 +33,6 @@ def members(response: web.Response) -> dict[str, Any]:
 
 def test_an_answer_has_every_member_of_the_contract() -> None:
     problem = Problem(
-        409,
         "reply_in_progress",
         "A reply is being read.",
         errors=[("/mensagem", "must wait")],
@@ -58,13 +57,13 @@ def test_an_answer_has_every_member_of_the_contract() -> None:
 
 
 def test_any_text_can_be_answered() -> None:
-    problem = Problem(400, "bad", "\ud800\0\n", errors=[("/\udfff", "x")])
+    problem = Problem("bad_request", "\ud800\0\n", errors=[("/\udfff", "x")])
 
     assert members(problem_response(problem, "r"))["detail"] == "\ud800\0\n"
 
 
 def test_an_extra_member_never_replaces_one_of_the_standard() -> None:
-    problem = Problem(400, "bad", title="mine")
+    problem = Problem("bad_request", title="mine")
 
     assert members(problem_response(problem, "r"))["title"] == "Bad Request"
 
@@ -78,7 +77,7 @@ def test_an_extra_member_never_replaces_one_of_the_standard() -> None:
         (TransientStoreError("secret"), 503, "unavailable", "Retry-After", True),
         (ResponderError("upstream_timeout"), 502, "upstream_timeout", None, True),
         (ResponderError("x", retryable=False), 502, "x", None, False),
-        (WireError(422, "validation_error", "d"), 422, "validation_error", None, False),
+        (WireError("validation_error", "d"), 422, "validation_error", None, False),
         (web.HTTPNotFound(), 404, "not_found", None, False),
         (web.HTTPMethodNotAllowed("PUT", ["GET"]), 405, "method_not_allowed", "Allow",
          False),

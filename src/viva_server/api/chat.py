@@ -11,7 +11,7 @@ from viva_server.api.failures import describe_failure
 from viva_server.api.gate import read_json
 from viva_server.api.identity import IdentifyPerson
 from viva_server.api.messages import message_item
-from viva_server.api.problems import Problem
+from viva_server.api.problems import Problem, reply_failed
 from viva_server.api.query import read_idempotency_key
 from viva_server.api.streaming import (
     ClientConnection,
@@ -54,8 +54,7 @@ class ChatHandlers:
             raise OverloadedError from None
         if has_failed(ending):
             failure = describe_failure(ending)
-            raise Problem(
-                502,
+            raise reply_failed(
                 failure.code,
                 failure.text,
                 retryable=failure.retryable,
@@ -121,7 +120,6 @@ class ChatHandlers:
             return await self._chat.ask(question, ClientConnection(request))
         except ReplyInProgressError as error:
             raise Problem(
-                409,
                 "reply_in_progress",
                 "The session has a live reply that somebody reads.",
                 message_id=error.message_id,

@@ -109,7 +109,7 @@ class Edge:
             # The interim response is none: the real one has not begun.
             request.writer.output_size = 0
             return None
-        problem = Problem(417, "expectation_failed", "Only 100-continue is understood.")
+        problem = Problem("expectation_failed", "Only 100-continue is understood.")
         return await self.wrap(_raises(problem))(request)
 
     async def _handle(

@@ -64,7 +64,7 @@ async def read_body(
             return await _read(request, limit_bytes)
     except TimeoutError:
         detail = "The body came too slowly."
-        raise Problem(408, "request_timeout", detail, closes=True) from None
+        raise Problem("request_timeout", detail, closes=True) from None
 
 
 async def _read(request: web.Request, limit_bytes: int) -> bytes:
@@ -82,7 +82,7 @@ async def _read(request: web.Request, limit_bytes: int) -> bytes:
 def _check_framing(request: web.Request) -> None:
     # RFC 9112 § 6.1: chunks in HTTP/1.0 are faulty framing. The parser skips them.
     if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
-        raise Problem(400, "bad_request", "HTTP/1.0 has no chunks.", closes=True)
+        raise Problem("bad_request", "HTTP/1.0 has no chunks.", closes=True)
 
 
 def _check_type(request: web.Request) -> None:
@@ -102,9 +102,9 @@ def _check_coding(request: web.Request) -> None:
 
 def _unsupported(detail: str, header: str) -> Problem:
     errors = [(f"/headers/{header}", detail)]
-    return Problem(415, "unsupported_media_type", detail, errors=errors, closes=True)
+    return Problem("unsupported_media_type", detail, errors=errors, closes=True)
 
 
 def _too_large(limit_bytes: int) -> Problem:
     detail = f"The body has more than {limit_bytes} bytes."
-    return Problem(413, "too_large", detail, closes=True)
+    return Problem("too_large", detail, closes=True)

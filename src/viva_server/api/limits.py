@@ -198,5 +198,5 @@ async def _hide_version(_request: web.Request, response: web.StreamResponse) -> 
 
 def _problem(status: int) -> Problem:
     if status == 400:
-        return Problem(400, "bad_request", "This is not HTTP as RFC 9112 has it.")
+        return Problem("bad_request", "This is not HTTP as RFC 9112 has it.")
     return unexpected()

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from viva_server.api.codes import FAILURE_STATUS, status_of
 from viva_server.api.wire import WireError, not_found
 from viva_server.auth import ScopeError
 from viva_server.errors import (
@@ -30,38 +31,46 @@ RETRY_AFTER_SECONDS = 2
 
 _RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 _KEY_REUSED = "This Idempotency-Key belongs to another body."
-_RETRYABLE = frozenset({408, 429, 502, 503, 504})
+RETRYABLE = frozenset({408, 429, 502, 503, 504})
 _KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _CODES = {
-    400: "bad_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "request_timeout",
-    413: "too_large",
-    415: "unsupported_media_type",
-    417: "expectation_failed",
-    500: "internal_error",
-    503: "unavailable",
+    status_of(code): code
+    for code in (
+        "bad_request",
+        "unauthorized",
+        "forbidden",
+        "not_found",
+        "method_not_allowed",
+        "request_timeout",
+        "too_large",
+        "unsupported_media_type",
+        "expectation_failed",
+        "internal_error",
+        "unavailable",
+    )
 }
+"""What aiohttp and a host's handlers mean by a bare status."""
 
 
 class Problem(VivaError):  # noqa: N818 - RFC 9457's word
     """An answer of status 400 or above.
 
-    `code` is the word for programs; `detail` and `errors` (pairs of pointer and
+    `code` is the word for programs and has its status in `viva_server.api.codes`; for
+    a word from elsewhere give `status`. `detail` and `errors` (pairs of pointer and
     message) are shown to the client. `extra` are further members. `retryable` says
     whether the same request may succeed later; by default the status says it.
     `closes` ends the connection, for a request whose body was not read to its end.
+
+    Raises:
+        LookupError: the code is not listed and there is no status.
     """
 
     def __init__(
         self,
-        status: int,
         code: str,
         detail: str = "",
         *,
+        status: int | None = None,
         headers: Mapping[str, str] | None = None,
         errors: Sequence[tuple[str, str]] = (),
         retryable: bool | None = None,
@@ -69,12 +78,12 @@ class Problem(VivaError):  # noqa: N818 - RFC 9457's word
         **extra: Any,
     ) -> None:
         super().__init__(detail or code)
-        self.status = status
+        self.status = status_of(code) if status is None else status
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
         self.errors = tuple(errors)
-        self.retryable = status in _RETRYABLE if retryable is None else retryable
+        self.retryable = self.status in RETRYABLE if retryable is None else retryable
         self.closes = closes
         self.extra = extra
 
@@ -85,25 +94,26 @@ def to_problem(error: BaseException) -> Problem | None:
         case Problem():
             return error
         case WireError():
-            return Problem(error.status, error.code, error.detail, errors=error.errors)
+            return Problem(error.code, error.detail, errors=error.errors)
         case AuthError():
             return _auth_problem(error)
         case NotFoundError():
             return to_problem(not_found(error.kind))
         case KeyReusedError():
-            return Problem(422, "idempotency_key_reused", _KEY_REUSED)
+            return Problem("idempotency_key_reused", _KEY_REUSED)
         case TooManyRepliesError():
             detail = "You have too many replies under way."
-            return Problem(429, "too_many_replies", detail, headers=_RETRY_AFTER)
+            return Problem("too_many_replies", detail, headers=_RETRY_AFTER)
         case OverloadedError() | FencedError():
             return unavailable()
         case StoreUnavailableError() | TransientStoreError():
             return unavailable()
         case ResponderError():
-            detail = "The model gave no reply."
-            return Problem(502, error.code, detail, retryable=error.retryable)
+            return reply_failed(
+                error.code, "The model gave no reply.", retryable=error.retryable
+            )
         case RequestPayloadError():
-            return Problem(400, "bad_body", "The body broke off.", closes=True)
+            return Problem("bad_body", "The body broke off.", closes=True)
         case web.HTTPException():
             return _http_problem(error)
     return None
@@ -111,12 +121,17 @@ def to_problem(error: BaseException) -> Problem | None:
 
 def unavailable(detail: str = "The server cannot do this right now.") -> Problem:
     """Make the 503 for what may work again in a moment."""
-    return Problem(503, "unavailable", detail, headers=_RETRY_AFTER)
+    return Problem("unavailable", detail, headers=_RETRY_AFTER)
+
+
+def reply_failed(code: str, detail: str, *, retryable: bool, **extra: Any) -> Problem:
+    """Make the 502 for a reply without a character; a responder may choose `code`."""
+    return Problem(code, detail, status=FAILURE_STATUS, retryable=retryable, **extra)
 
 
 def unexpected() -> Problem:
     """Make the 500 for what nobody expected; it tells nothing of the error."""
-    return Problem(500, "internal_error", "The server failed. The log has the cause.")
+    return Problem("internal_error", "The server failed. The log has the cause.")
 
 
 def problem_response(problem: Problem, request_id: str) -> web.Response:
@@ -165,10 +180,10 @@ def _auth_problem(error: AuthError) -> Problem:
         challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'
         detail = "The token does not carry the scope that this needs."
         headers = {"WWW-Authenticate": challenge}
-        return Problem(403, "insufficient_scope", detail, headers=headers)
+        return Problem("insufficient_scope", detail, headers=headers)
     detail = "A valid Bearer token is needed."
     headers = {"WWW-Authenticate": "Bearer"}
-    return Problem(401, "unauthorized", detail, headers=headers)
+    return Problem("unauthorized", detail, headers=headers)
 
 
 def _http_problem(error: web.HTTPException) -> Problem | None:
@@ -179,4 +194,6 @@ def _http_problem(error: web.HTTPException) -> Problem | None:
     }
     code = _CODES.get(error.status, f"http_{error.status}")
     detail = f"{_title(error.status)}."
-    return Problem(error.status, code, detail, headers=kept, closes=error.status == 413)
+    return Problem(
+        code, detail, status=error.status, headers=kept, closes=error.status == 413
+    )

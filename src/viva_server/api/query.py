@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from viva_server.api.wire import WireError, optional_session_id
+from viva_server.api.wire import Id, Seq, WireError, optional_session_id
 
 MAX_KEY_CHARS = 255
 MAX_PAGE = 1_000_000
+MAX_MESSAGES = 250
+MAX_PAGE_SIZE = 100
 MAX_SEQ = 2**31 - 1
 
 Pairs = Iterable[tuple[str, str]]
@@ -25,21 +29,45 @@ _NUMBER = re.compile(r"(-?)0*([0-9]+)")
 class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of which session a snapshot shows."""
 
-    session_id: str | None
-    limit: int
-    before: int | None
+    session_id: Annotated[
+        Id | None, Meta(description="Which session; by default the newest.")
+    ] = None
+    limit: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MAX_MESSAGES,
+            description="How many messages at most; a number beyond becomes the limit.",
+        ),
+    ] = 120
+    before: Annotated[
+        Seq | None, Meta(description="Only messages before this `seq`.")
+    ] = None
 
 
 class SessionsQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which page of a person's sessions is wanted."""
 
-    page: int
-    page_size: int
+    page: Annotated[
+        int, Meta(ge=1, le=MAX_PAGE, description="Which page; clamped and echoed.")
+    ] = 1
+    page_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MAX_PAGE_SIZE,
+            description="How many sessions a page has; clamped and echoed.",
+        ),
+    ] = 20
 
     @property
     def offset(self) -> int:
         """How many sessions come before this page; it fits 32 bits."""
         return (self.page - 1) * self.page_size
+
+
+_DEFAULTS = SnapshotQuery()
+_FIRST = SessionsQuery()
 
 
 def read_snapshot_query(pairs: Pairs) -> SnapshotQuery:
@@ -54,7 +82,7 @@ def read_snapshot_query(pairs: Pairs) -> SnapshotQuery:
         raise _bad_query("before", "must be 1 or more")
     return SnapshotQuery(
         session_id=optional_session_id(values.get("session_id"), "/query/session_id"),
-        limit=_clamped(_number(values, "limit"), 120, 250),
+        limit=_clamped(_number(values, "limit"), _DEFAULTS.limit, MAX_MESSAGES),
         before=None if before is None else min(before, MAX_SEQ),
     )
 
@@ -67,8 +95,10 @@ def read_sessions_query(pairs: Pairs) -> SessionsQuery:
     """
     values = single_values(pairs)
     return SessionsQuery(
-        page=_clamped(_number(values, "page"), 1, MAX_PAGE),
-        page_size=_clamped(_number(values, "page_size"), 20, 100),
+        page=_clamped(_number(values, "page"), _FIRST.page, MAX_PAGE),
+        page_size=_clamped(
+            _number(values, "page_size"), _FIRST.page_size, MAX_PAGE_SIZE
+        ),
     )
 
 
@@ -114,10 +144,10 @@ def _clamped(value: int | None, default: int, most: int) -> int:
 def _bad_query(name: str, message: str) -> WireError:
     errors = [(f"/query/{name[:64]}", message)]
     detail = "The query has a parameter that cannot be taken."
-    return WireError(400, "bad_query", detail, errors)
+    return WireError("bad_query", detail, errors)
 
 
 def _bad_key(message: str) -> WireError:
     errors = [("/headers/Idempotency-Key", message)]
     detail = "The header Idempotency-Key cannot be taken."
-    return WireError(400, "bad_idempotency_key", detail, errors)
+    return WireError("bad_idempotency_key", detail, errors)

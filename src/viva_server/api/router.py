@@ -37,7 +37,6 @@ def _refuse_method(handlers: dict[str, Handler]) -> Handler:
 
     async def refuse(_: web.Request) -> web.StreamResponse:
         raise Problem(
-            405,
             "method_not_allowed",
             "This path does not take this method.",
             headers={"Allow": allowed},

@@ -13,6 +13,8 @@ from viva_server.api.sessions import SessionHandlers
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.services import Services
 
+_DOCUMENT = "/openapi.json"
+
 
 def add_routes(
     app: web.Application,
@@ -30,14 +32,16 @@ def add_routes(
     person = as_person(identify)
     _add_chat(router, ChatHandlers(services, person, edge))
     _add_sessions(router, SessionHandlers(services, person))
-    door = WebhookDoor(config, services.inbox)
+    door = WebhookDoor(config, services.inbox, services.whatsapp_counters)
     router.add(
         "/webhook/evolution" + ANY_TAIL,
         post=door.receive,
         get=door.describe,
         head=door.describe,
     )
-    _add_operations(router, OperationHandlers(services, identify))
+    operations = OperationHandlers(services, identify)
+    document = _add_operations(router, operations)
+    operations.base_path = lambda: str(document.url_for()).removesuffix(_DOCUMENT)
 
 
 def _add_chat(router: Router, chat: ChatHandlers) -> None:
@@ -54,15 +58,22 @@ def _add_sessions(router: Router, sessions: SessionHandlers) -> None:
     router.add("/viva/chat/session/new", post=sessions.add)
 
 
-def _add_operations(router: Router, operations: OperationHandlers) -> None:
+def _add_operations(router: Router, operations: OperationHandlers) -> web.Resource:
     router.add("/health", get=operations.health, head=operations.health)
     router.add("/ready", get=operations.ready, head=operations.ready)
     router.add("/metrics", get=operations.metrics)
+    return router.add(_DOCUMENT, get=operations.openapi, head=operations.openapi)
 
 
 def add_root_operations(
-    app: web.Application, services: Services, identify: IdentifyCaller
+    app: web.Application,
+    services: Services,
+    identify: IdentifyCaller,
+    *,
+    prefix: str,
 ) -> None:
-    """Add health, readiness and metrics without the prefix, for a standalone server."""
+    """Add the operators' routes also without the prefix, for a standalone server."""
     edge = Edge(trusted_proxies=services.config.trusted_proxies)
-    _add_operations(Router(app, edge, ""), OperationHandlers(services, identify))
+    operations = OperationHandlers(services, identify)
+    operations.base_path = lambda: prefix
+    _add_operations(Router(app, edge, ""), operations)

@@ -117,7 +117,7 @@ def _number_refused() -> WireError:
 
 
 def _refused(code: str, detail: str, *errors: tuple[str, str]) -> WireError:
-    return WireError(400, code, detail, errors)
+    return WireError(code, detail, errors)
 
 
 _decoder = json.JSONDecoder(

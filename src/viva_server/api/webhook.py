@@ -13,9 +13,16 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from viva_server.api.answers import (
+    WebhookDescription,
+    WebhookIgnored,
+    WebhookStored,
+)
 from viva_server.api.problems import Problem
+from viva_server.api.wire import to_json
 from viva_server.config import Config
 from viva_server.errors import StoreError
+from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
 from viva_server.whatsapp.delivery import Delivery, make_delivery
 from viva_server.whatsapp.inbox import Inbox
 from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
@@ -35,6 +42,13 @@ _STORED_BYTES_PER_SECOND = 4 * 2**20
 _MAX_DRAINED_BYTES = 256 * 2**20
 
 
+_OUTCOMES: dict[int, WebhookOutcome] = {
+    400: "refused",
+    401: "unauthorized",
+    503: "unavailable",
+}
+
+
 class _TooLargeError(Exception):
     """The body is over the limit."""
 
@@ -45,6 +59,7 @@ class WebhookDoor:
     Args:
         config: whose webhook secrets are asked for.
         inbox: where deliveries are stored.
+        counters: where answers are counted.
         max_body_bytes: above, a delivery is answered 200 and ignored.
         max_bytes_in_flight: of all bodies that are being read; above, 503.
         body_seconds: how long a body may take to arrive.
@@ -57,6 +72,7 @@ class WebhookDoor:
         self,
         config: Config,
         inbox: Inbox,
+        counters: WhatsAppCounters | None = None,
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT,
@@ -65,6 +81,7 @@ class WebhookDoor:
         awaited_seconds: float = 0.5,
     ) -> None:
         self._inbox = inbox
+        self._counters = counters or WhatsAppCounters()
         self._secrets = config.webhook_secret
         self._is_open = config.webhook_open
         self._hidden = (*config.webhook_secret, config.evolution_api_key or "")
@@ -82,7 +99,7 @@ class WebhookDoor:
 
     async def describe(self, request: web.Request) -> web.Response:
         """Answer the GET of a person who opens the webhook's URL."""
-        return web.json_response({"status": "webhook ativo", "service": "evolution"})
+        return web.json_response(body=to_json(WebhookDescription()))
 
     async def receive(self, request: web.Request) -> web.Response:
         """Answer 200 after the commit of a delivery, before any work on it.
@@ -93,15 +110,24 @@ class WebhookDoor:
             Problem: 400, 401 or 503.
             ConnectionError: the client left before its body was complete.
         """
+        event = UNREAD
+        try:
+            delivery = await self._accept(request)
+            event = delivery.form["event"]
+            return await self._store(delivery)
+        except _TooLargeError:
+            self._counters.webhook(event, "ignored")
+            return await self._ignore(request)
+        except Problem as problem:
+            self._counters.webhook(event, _OUTCOMES[problem.status])
+            raise
+
+    async def _accept(self, request: web.Request) -> Delivery:
         verdict = self._judge(request)
         _refuse_coding(request)
-        try:
-            with self._flight() as flight:
-                body = await self._read(request, flight)
-                delivery = await self._digest(request, body, verdict)
-        except _TooLargeError:
-            return await self._ignore(request)
-        return await self._store(delivery)
+        with self._flight() as flight:
+            body = await self._read(request, flight)
+            return await self._digest(request, body, verdict)
 
     def _judge(self, request: web.Request) -> Verdict:
         query = request.rel_url.raw_query_string
@@ -166,7 +192,7 @@ class WebhookDoor:
             if verdict is Verdict.NONE:
                 raise _unauthorized() from None
             detail = f"{str(error).capitalize()}."
-            raise Problem(400, "invalid_json", detail) from None
+            raise Problem("invalid_json", detail) from None
         if verdict is Verdict.NONE and not judge_body(self._secrets, body):
             raise _unauthorized()
         return make_delivery(
@@ -186,19 +212,15 @@ class WebhookDoor:
         try:
             async with asyncio.timeout(seconds):
                 is_new = await self._inbox.add(delivery)
+            outcome: WebhookOutcome = "stored" if is_new else "duplicate"
         except (StoreError, TimeoutError) as error:
             if not is_awaited:
                 raise _unavailable("The event cannot be stored now.") from error
             # Evolution's queue stands still for this answer; the inbox keeps the event.
-            is_new = True
-        return web.json_response(
-            {
-                "status": "received",
-                "processed": True,
-                "event": delivery.form["event"],
-                "duplicate": not is_new,
-            }
-        )
+            is_new, outcome = True, "kept"
+        self._counters.webhook(delivery.form["event"], outcome)
+        answer = WebhookStored(event=delivery.form["event"], duplicate=not is_new)
+        return web.json_response(body=to_json(answer))
 
     async def _ignore(self, request: web.Request) -> web.Response:
         """Let the rest pass by, then answer 200: every version stops at that."""
@@ -210,9 +232,7 @@ class WebhookDoor:
                     left -= len(chunk)
         except TimeoutError:
             left = 0
-        response = web.json_response(
-            {"status": "received", "processed": False, "ignored": "too large"}
-        )
+        response = web.json_response(body=to_json(WebhookIgnored()))
         if left <= 0:
             response.force_close()
         return response
@@ -229,15 +249,15 @@ def _refuse_coding(request: web.Request) -> None:
     codings = request.headers.getall("Content-Encoding", [])
     if any(coding.strip().lower() not in {"", "identity"} for coding in codings):
         detail = "A body must not be compressed."
-        raise Problem(400, "content_encoding", detail, closes=True)
+        raise Problem("content_encoding", detail, closes=True)
 
 
 def _unauthorized(*, closes: bool = False) -> Problem:
     headers = {"WWW-Authenticate": "Bearer"}
     detail = "The webhook's secret is missing or wrong."
-    return Problem(401, "wrong_secret", detail, headers=headers, closes=closes)
+    return Problem("wrong_secret", detail, headers=headers, closes=closes)
 
 
 def _unavailable(detail: str, *, closes: bool = False) -> Problem:
     headers = {"Retry-After": "5"}
-    return Problem(503, "unavailable", detail, headers=headers, closes=closes)
+    return Problem("unavailable", detail, headers=headers, closes=closes)

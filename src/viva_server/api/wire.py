@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from viva_server.api.codes import status_of
 from viva_server.errors import VivaError
 from viva_server.words import Channel, FinishReason, Status
 
@@ -21,44 +22,55 @@ MAX_MESSAGE_CHARS = 32_000
 MAX_MODO_CHARS = 32
 
 Tipo = Literal["usuario", "ia"]
+Modo = Annotated[str, Meta(max_length=MAX_MODO_CHARS)]
+Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+Time = Annotated[datetime, Meta(tz=True)]
+Seq = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
 
+_NOT_FOUND = {"session": "session_not_found", "message": "message_not_found"}
 _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 
 
 class WireError(VivaError):
-    """What came over the wire cannot be taken; `status` and `code` say how.
+    """What came over the wire cannot be taken; `code` says how, `status` follows.
 
     `errors` are pairs of a pointer and a message that a client may be shown.
     """
 
     def __init__(
         self,
-        status: int,
         code: str,
         detail: str,
         errors: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(detail)
-        self.status = status
+        self.status = status_of(code)
         self.code = code
         self.detail = detail
         self.errors = tuple(errors)
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's message, on POST /viva/chat and /viva/chat/stream.
+    """A person's message. Unknown members and `prompt_extra` are ignored."""
 
-    Unknown members and `prompt_extra` are ignored. Of `contexto` only the length is
-    ever used. `session_id` is canonical. The constraints below are what OpenAPI
-    shows; `read_chat_request` enforces them.
-    """
-
+    # The constraints are what OpenAPI shows; `read_chat_request` enforces them.
     mensagem: Annotated[
-        str, Meta(min_length=1, max_length=MAX_MESSAGE_CHARS, pattern=r"\S")
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_MESSAGE_CHARS,
+            pattern=r"\S",
+            description="Not blank.",
+        ),
     ]
-    session_id: str | None = None
-    modo: Annotated[str, Meta(max_length=MAX_MODO_CHARS)] | None = None
-    contexto: list[Any] | None = None
+    session_id: Annotated[
+        str | None, Meta(description="Where it goes; by default the newest session.")
+    ] = None
+    modo: Modo | None = None
+    contexto: Annotated[
+        list[Any] | None, Meta(description="Only its length is ever used.")
+    ] = None
 
     @property
     def contexto_len(self) -> int | None:
@@ -69,16 +81,16 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 class NewSessionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a new session."""
 
-    modo: Annotated[str, Meta(max_length=MAX_MODO_CHARS)] | None = None
+    modo: Modo | None = None
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of POST /viva/chat."""
 
     resposta: str
-    session_id: str
-    message_id: str
-    user_message_id: str
+    session_id: Id
+    message_id: Id
+    user_message_id: Id
     status: Status
     finish_reason: FinishReason | None
     midia: tuple[()] = ()
@@ -87,8 +99,8 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class MessageItem(msgspec.Struct, frozen=True, kw_only=True):
     """A message in a snapshot."""
 
-    id: str
-    seq: int
+    id: Id
+    seq: Seq
     tipo: Tipo
     conteudo: str
     modo: str | None
@@ -96,20 +108,20 @@ class MessageItem(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, Any]
     status: Status
     finish_reason: FinishReason | None
-    created_at: datetime
+    created_at: Time
 
 
 class ActiveReply(msgspec.Struct, frozen=True, kw_only=True):
     """The session's live reply and how many characters of it are stored."""
 
-    message_id: str
-    offset: int
+    message_id: Id
+    offset: Count
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The newest messages of a session, oldest first."""
 
-    session_id: str | None = None
+    session_id: Id | None = None
     modo: str | None = None
     messages: list[MessageItem] = []
     has_more: bool = False
@@ -119,23 +131,23 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class SessionItem(msgspec.Struct, frozen=True, kw_only=True):
     """A session in the list of a person's sessions."""
 
-    id: str
+    id: Id
     modo: str | None
     titulo: str | None
     channel: Channel
-    message_count: int
-    created_at: datetime
-    updated_at: datetime
-    last_message_at: datetime | None
+    message_count: Count
+    created_at: Time
+    updated_at: Time
+    last_message_at: Time | None
 
 
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a person's sessions, newest first."""
 
     items: list[SessionItem]
-    total: int
-    page: int
-    page_size: int
+    total: Count
+    page: Seq
+    page_size: Seq
 
 
 to_json = msgspec.json.Encoder().encode
@@ -193,7 +205,7 @@ def optional_session_id(text: str | None, pointer: str) -> str | None:
 def not_found(kind: Literal["session", "message"], pointer: str = "") -> WireError:
     """Make the one answer for an id that is unknown, foreign or none."""
     errors = [(pointer, "is not known")] if pointer else ()
-    return WireError(404, f"{kind}_not_found", f"There is no such {kind}.", errors)
+    return WireError(_NOT_FOUND[kind], f"There is no such {kind}.", errors)
 
 
 def _text_errors(
@@ -221,4 +233,4 @@ def _type_errors(
 def _refuse(errors: Sequence[tuple[str, str]]) -> None:
     if errors:
         detail = "The body has members that cannot be taken."
-        raise WireError(422, "validation_error", detail, errors)
+        raise WireError("validation_error", detail, errors)

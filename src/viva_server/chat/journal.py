@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 
+from viva_server.chat.counters import JournalCounters
 from viva_server.chat.reply import LiveReply
 from viva_server.errors import (
     FencedError,
@@ -60,6 +62,8 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._last_commit = 0.0
         self._stuck_since: float | None = None
+        self._marked_at = 0.0
+        self.counters = JournalCounters()
         self.commits = 0
         self.rows = 0
 
@@ -90,6 +94,8 @@ class Journal:
 
     def mark(self, reply: LiveReply, *, at_once: bool = False) -> None:
         """Note that a reply has something to commit."""
+        if not self._dirty:
+            self._marked_at = monotonic()
         self._dirty[reply.message_id] = reply
         self._work.set()
         if at_once:
@@ -104,11 +110,14 @@ class Journal:
             self._last_commit = asyncio.get_running_loop().time()
             dirty = [reply for reply in self._dirty.values() if not reply.is_cut]
             self._dirty.clear()
+            marked_at = self._marked_at
             owner = self._owner()
             try:
                 await self._append(owner, [r for r in dirty if r.end_reason is None])
                 await self._close(owner, [r for r in dirty if r.end_reason is not None])
+                self.counters.lag_seconds.observe(monotonic() - marked_at)
             except FencedError:
+                self.counters.fenced_writes += 1
                 self._on_fenced(owner)
             except Exception:
                 # A defect of ours must not silence the journal of all replies.
@@ -162,6 +171,7 @@ class Journal:
         """Store rows together or, where the database refuses one of them, singly."""
         if not items:
             return
+        began = monotonic()
         try:
             await self._until_answered(lambda: store([row for _, row in items]))
         except StoreError:
@@ -171,6 +181,8 @@ class Journal:
             for item in items if len(items) > 1 else ():
                 await self._commit([item], store, stored)
             return
+        self.counters.commit_seconds.observe(monotonic() - began)
+        self.counters.batch_rows.observe(len(items))
         self.commits += 1
         self.rows += len(items)
         for reply, row in items:

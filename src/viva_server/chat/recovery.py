@@ -30,6 +30,7 @@ class Recovery:
         self._sole = sole
         self._task: asyncio.Task[None] | None = None
         self._swept_at = float("-inf")
+        self.buried = 0
         self.closed = 0
 
     async def start(self) -> None:
@@ -61,6 +62,7 @@ class Recovery:
         ):
             closed = await bury(self._database, process_id, sole=sole)
             if closed is not None:
+                self.buried += 1
                 self.closed += len(closed)
                 logger.warning(
                     "Process %s is dead; closed %d replies of it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 from viva_server.chat.text import Ending, ReplyText, ending_of
@@ -47,6 +48,8 @@ class LiveReply(ReplyText):
         self.error_is_final = False
         # Called once when the end is asked for; stops the responder.
         self.on_end: Callable[[], None] | None = None
+        self.started_at = monotonic()
+        self.first_text_at: float | None = None
         self.done = asyncio.Event()
         self._on_done = on_done
         self._journal = journal
@@ -130,6 +133,8 @@ class LiveReply(ReplyText):
         )
 
     def committed(self, text: str) -> None:
+        if not self.length:
+            self.first_text_at = monotonic()
         super().committed(text)
         if self._pending_chars < _MAX_PENDING_CHARS:
             self._make_room()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
+from time import monotonic
 
+from viva_server.chat.counters import ReplyCounters
 from viva_server.chat.far import FarReplies
 from viva_server.chat.journal import Journal
 from viva_server.chat.ownership import Ownership
@@ -17,7 +18,6 @@ from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
 from viva_server.store.replies import close_strays, load_owned
-from viva_server.words import FinishReason
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Runtime:
         self.database = database
         self.is_stopping = False
         self._hurries = False
-        self.ended: Counter[FinishReason] = Counter()
+        self.counters = ReplyCounters()
         self._config = config
         self.ownership = Ownership(database, self._give_up)
         self.journal = Journal(
@@ -120,7 +120,11 @@ class Runtime:
 
     def _forget(self, reply: LiveReply) -> None:
         if reply.ending is not None:
-            self.ended[reply.ending.finish_reason] += 1
+            self.counters.ended[reply.ending.finish_reason] += 1
+        if reply.length:
+            # A short reply has its first text with its end.
+            at = monotonic() if reply.first_text_at is None else reply.first_text_at
+            self.counters.first_text_seconds.observe(at - reply.started_at)
         self.presence.local.pop(reply.message_id, None)
 
     def _give_up(self) -> None:

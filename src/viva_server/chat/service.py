@@ -122,6 +122,7 @@ class ChatService:
         if text is None:
             text = self._runtime.far.open(stored)
         offset = offset if offset <= text.length else 0
+        self._runtime.counters.resumes += 1
         return Reading(
             reader=self._runtime.presence.attach(text, offset, connection),
             message_id=message_id,

@@ -11,14 +11,22 @@ from viva_server.errors import ConfigError
 from viva_server.store.address import parse_address
 from viva_server.store.core import CoreCompiler
 from viva_server.store.link import Link, connect
-from viva_server.store.pool import Pool
+from viva_server.store.pool import Pool, PoolUsage
 from viva_server.store.rows import Result, Row
 from viva_server.store.server import ServerFacts
 from viva_server.store.statements import ENDING_SECONDS, Connection, Statements
 from viva_server.store.tasks import Tasks
 from viva_server.store.transaction import Transaction
 
-__all__ = ("Connection", "Database", "Json", "Row", "ServerFacts", "Transaction")
+__all__ = (
+    "Connection",
+    "Database",
+    "Json",
+    "PoolUsage",
+    "Row",
+    "ServerFacts",
+    "Transaction",
+)
 
 _SCRIPT_SECONDS = 600.0
 
@@ -59,6 +67,11 @@ class Database(Statements):
         self._pool = Pool(
             self._connect, size=pool_size, acquire_seconds=acquire_seconds
         )
+
+    @property
+    def pool_usage(self) -> PoolUsage:
+        """How much the pool is used."""
+        return self._pool.usage
 
     async def open(self) -> None:
         """Prove that the database can be reached.

@@ -9,12 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import NamedTuple
 
 from viva_server.errors import StoreUnavailableError
 from viva_server.store.link import Link
+from viva_server.tallies import Buckets
 
 # More than these wait only when the database is far behind; they get 503 at once.
 _WAITERS_PER_LINK = 100
+
+
+class PoolUsage(NamedTuple):
+    """How much a pool is used.
+
+    `wait_seconds` counts only callers that had to wait and got a link, `refused`
+    those that got none in time.
+    """
+
+    busy: int
+    idle: int
+    waiting: int
+    refused: int
+    wait_seconds: Buckets
 
 
 class Pool:
@@ -36,9 +53,22 @@ class Pool:
         self._acquire_seconds = acquire_seconds
         self._slots = asyncio.Semaphore(size)
         self._waiting = 0
+        self._refused = 0
+        self._wait_seconds = Buckets()
         self._resting: list[Link] = []
         self._out: set[Link] = set()
         self._closing = False
+
+    @property
+    def usage(self) -> PoolUsage:
+        """How much the pool is used now, and what has been counted."""
+        return PoolUsage(
+            busy=len(self._out),
+            idle=len(self._resting),
+            waiting=self._waiting,
+            refused=self._refused,
+            wait_seconds=self._wait_seconds,
+        )
 
     async def acquire(self) -> Link:
         """Return a link that is open; the caller gives it back with `release`.
@@ -93,12 +123,16 @@ class Pool:
             await self._slots.acquire()
             return
         if self._waiting >= self._size * _WAITERS_PER_LINK:
+            self._refused += 1
             raise StoreUnavailableError("too many wait for a database connection")
         self._waiting += 1
+        began = monotonic()
         try:
             async with asyncio.timeout(self._acquire_seconds):
                 await self._slots.acquire()
+            self._wait_seconds.observe(monotonic() - began)
         except TimeoutError:
+            self._refused += 1
             raise StoreUnavailableError("no database connection is free") from None
         finally:
             self._waiting -= 1

@@ -49,6 +49,20 @@ async def test_no_statement_of_a_dead_owner_writes(
     assert message(database_url, reading.message_id).status == "streaming"
 
 
+async def test_a_write_that_is_refused_by_the_fence_is_counted(
+    database: Database, process: Process
+) -> None:
+    reading, model = await process.begin()
+    assert process.runtime.ownership._task is not None
+    process.runtime.ownership._task.cancel()  # else the heartbeat may find it first
+    await bury(database, process.id, sole=True)
+    model.say("nunca visto")
+    with pytest.raises(ReaderCutError):
+        await read(reading, 1)
+    process.chat.leave(reading)
+    assert process.runtime.journal.counters.fenced_writes == 1
+
+
 async def test_a_fenced_process_cuts_its_readers_and_goes_on_under_a_new_id(
     database_url: str, database: Database, process: Process
 ) -> None:

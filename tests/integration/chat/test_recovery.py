@@ -123,6 +123,7 @@ async def test_a_sole_process_closes_at_its_start_what_is_there(
     async with running(database_url, is_sole=True) as process:
         assert message(database_url, message_id).finish_reason == "crashed"
         assert process.runtime.recovery.closed == 1
+        assert process.runtime.recovery.buried == 1
 
 
 async def test_text_of_closed_replies_is_swept_and_live_text_stays(
