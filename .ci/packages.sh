@@ -2,8 +2,8 @@
 # Installs what the tests need from Debian, where apt is there and something is missing.
 set -eu
 missing=
-for program in chromium curl jq; do
-    command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+for program in chromium curl haproxy jq nginx openssl; do
+    PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 # The tests of the stream with npm's parsers, and of the page's modules.
 command -v npm >/dev/null 2>&1 || missing="$missing nodejs npm"
