@@ -16,6 +16,7 @@ STYLE = """
   .name { font: 600 15px ui-monospace, "SF Mono", Menlo, Consolas, monospace }
   .soft { fill: #52606d } .small { font-size: 12.5px }
   .accent { fill: #0b6e4f; font-weight: 600 }
+  .over { paint-order: stroke; stroke: #fff; stroke-width: 5px }
   .room { fill: #f5f7fa; stroke: #cbd2d9 } .there { fill: #e3f5ec; stroke: #0b6e4f }
   .floor { fill: none; stroke: #cbd2d9; stroke-dasharray: 3 4 }
   .line { stroke: #7b8794; stroke-width: 1.5; fill: none }
@@ -24,12 +25,14 @@ STYLE = """
   @media (prefers-color-scheme: dark) {
     text { fill: #e4e7eb } .soft { fill: #b8c2cc } .accent { fill: #5fd3a6 }
     .room { fill: #1f2933; stroke: #52606d } .there { fill: #12382c; stroke: #5fd3a6 }
+    .over { stroke: #0d1117 }
     .floor, .life { stroke: #52606d } .line { stroke: #9aa5b1 } .tip { fill: #9aa5b1 }
     .commit .line { stroke: #5fd3a6 } .commit .tip { fill: #5fd3a6 }
   }
 """
 
 WIDTH = 900
+_GUTTER = 184  # from the left edge to the first lane
 
 
 class Drawing:
@@ -65,9 +68,10 @@ class Drawing:
 
     def svg(self, height: float, facts: dict[str, Any]) -> str:
         """Give the file, with what a screen reader says."""
+        view = f'viewBox="0 0 {WIDTH} {height:g}"'
+        reader = 'role="img" aria-labelledby="title description"'
         lines = [
-            '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
-            f'aria-labelledby="title description" viewBox="0 0 {WIDTH} {height:g}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" {view} {reader}>',
             f'<title id="title">{escape(facts["title"])}</title>',
             f'<desc id="description">{escape(facts["description"])}</desc>',
             f"<style>{STYLE}</style>",
@@ -113,26 +117,26 @@ def stream(facts: dict[str, Any]) -> str:
     """Draw who says what to whom, from the top down."""
     drawing = Drawing()
     lanes = facts["lanes"]
-    step = (WIDTH - 150) / (len(lanes) - 1)
-    places = {name: 75 + step * number for number, name in enumerate(lanes)}
+    step = (WIDTH - _GUTTER - 68) / (len(lanes) - 1)
+    places = {name: _GUTTER + step * number for number, name in enumerate(lanes)}
     ends = list(_heights(facts["part"], 66.0))
     bottom = ends[-1] + 8
     for x in places.values():
         drawing.line(x, 50, x, bottom, "life")
     for part, top, end in zip(facts["part"], [66.0, *ends], ends, strict=False):
         drawing.box(8, top + 4, WIDTH - 16, end - top - 8, "floor")
-        drawing.text(WIDTH - 18, top + 22, part["name"], "soft small", "end")
+        drawing.text(20, (top + end) / 2 + 4, part["name"], "soft small")
         for number, words in enumerate(part["steps"]):
-            _step(drawing, places, top + 52 + 36 * number, *words)
+            _step(drawing, places, top + 36 + 36 * number, *words)
     for name, x in places.items():
-        drawing.box(x - 60, 14, 120, 36, "there" if name == "PostgreSQL" else "room")
+        drawing.box(x - 56, 14, 112, 36, "there" if name == "PostgreSQL" else "room")
         drawing.text(x, 37, name, "name", "middle")
     return drawing.svg(bottom + 8, facts)
 
 
 def _heights(parts: Iterable[dict[str, Any]], top: float) -> Iterable[float]:
     for part in parts:
-        top += 36 * len(part["steps"]) + 36
+        top += 36 * len(part["steps"]) + 20
         yield top
 
 
@@ -152,9 +156,9 @@ def _step(
         drawing.line(start, y, end - 8 * way, y, "line")
         drawing.tip(end, y, dx=way)
 
+    words = "small over accent" if kind else "small over"
+    drawing.text((start + end) / 2, y - 8, says, words, "middle")
     drawing.group(kind or "step", paint)
-    words = "small accent" if kind else "small"
-    drawing.text((start + end) / 2, y - 7, says, words, "middle")
 
 
 DRAWINGS: dict[str, Callable[[dict[str, Any]], str]] = {
