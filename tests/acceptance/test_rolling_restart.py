@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.acceptance.proxy_site import Site, person
-from tests.chat_host import PATIENCE_SECONDS, Person
+from tests.chat_host import PATIENCE_SECONDS, PREFIX, Person
 from tests.fakes.script import reply_to
 from tests.streams import Stream
 from tests.waiting import until
@@ -96,3 +96,44 @@ async def test_every_client_gets_its_whole_reply_through_a_rolling_restart(
         assert client.text == reply_to(client.message)
     asked = [request.message for request in proxy_site.model.requests[began:]]
     assert len(asked) == len(set(asked)) == 12
+
+
+async def refused(site: Site, user: str) -> list[int]:
+    """Ask nine times, look nine times; give the answers that were none."""
+    async with person(site, user) as ana:
+        asked = [await ana.ask(f"{user} {number}") for number in range(9)]
+        looked = [await ana.get("/viva/chat/snapshot") for _ in range(9)]
+    return [each.status for each in (*asked, *looked) if each.status != 200]
+
+
+async def test_a_process_that_drains_refuses_nobody_behind_a_proxy(
+    proxy_site: Site,
+) -> None:
+    server = proxy_site.fleet.servers[0]
+    message = "long model:tokens=200,interval_ms=50"
+    async with person(proxy_site, "long") as ana:
+        direct = Person(ana.session, f"http://127.0.0.1:{server.port}{PREFIX}", "long")
+        async with direct.stream(message) as stream:
+            await stream.event()
+            server.signal(signal.SIGTERM)
+            await until(lambda: "Stopping" in server.log)
+            none = await refused(proxy_site, "draining")
+            is_draining = server.is_running
+            events = await stream.rest()
+    assert await server.exit_code(60.0) == 0
+    await proxy_site.fleet.run(server)
+
+    assert none == []
+    assert is_draining
+    assert events[-1].data["status"] == "complete"
+
+
+async def test_a_process_that_is_killed_refuses_nobody_behind_a_proxy(
+    proxy_site: Site,
+) -> None:
+    server = proxy_site.fleet.servers[1]
+    await server.kill()
+    none = await refused(proxy_site, "killed")
+    await proxy_site.fleet.run(server)
+
+    assert none == []

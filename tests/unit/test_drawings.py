@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from docs.draw import DRAWINGS, IMAGES, drawn
 
-from tests.documents import ROOT
+from tests.programs import ROOT
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
