@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from tests.chat_host import SECRET, Person, client, eventually, token
 from tests.fakes.model import FakeModel
@@ -20,6 +24,8 @@ from viva_server.store.postgres_programs import find_programs
 
 TABLES = ("sessions", "messages", "inbox", "migrations")
 SHELL_SECONDS = 120.0
+# A line of the access log; 499 is a client that left.
+_REFUSED = re.compile(r" [A-Z]+ \S+ (?!499)[45]\d\d [\d.]+ms")
 
 
 @dataclass
@@ -90,9 +96,25 @@ def contents(dsn: str) -> list[list[tuple[object, ...]]]:
     return [run_sql(dsn, f"SELECT * FROM viva.{name} ORDER BY 1") for name in TABLES]
 
 
+@contextmanager
+def new_database(postgres: PostgresServer) -> Iterator[str]:
+    """Give an empty database of a role that does not exist where the data is from."""
+    role = "new_owner"
+    run_sql(postgres.admin_dsn, f"CREATE ROLE {role} LOGIN")
+    try:
+        with postgres.database("template0") as dsn:
+            name = parse_dsn(dsn)["dbname"]
+            run_sql(postgres.admin_dsn, f"ALTER DATABASE {name} OWNER TO {role}")
+            yield str(make_dsn(dsn, user=role))
+    finally:
+        run_sql(postgres.admin_dsn, f"DROP ROLE {role}")
+
+
 @asynccontextmanager
-async def server(postgres: PostgresServer) -> AsyncIterator[Scene]:
-    """A running server, with which a person talks by curl."""
+async def server(
+    postgres: PostgresServer, *, is_refused: bool = False
+) -> AsyncIterator[Scene]:
+    """A running server, with which a person talks by curl, in vain if so said."""
     with postgres.database() as dsn, data_folder() as folder:
         variables = {"VIVA_DATABASE_URL": url_of(dsn), "VIVA_JWT_SECRET": SECRET}
         async with serving(**variables) as running:
@@ -103,6 +125,8 @@ async def server(postgres: PostgresServer) -> AsyncIterator[Scene]:
             }
             more = {"BASE": running.origin, "TOKEN": token()}
             yield Scene(folder, variables | more, stands_for)
+            refused = _REFUSED.findall(running.output)
+            assert is_refused == bool(refused), running.output
 
 
 @asynccontextmanager
@@ -110,7 +134,7 @@ async def databases(postgres: PostgresServer) -> AsyncIterator[Scene]:
     """A database in use, and an empty one that has its content afterwards."""
     with (
         postgres.database() as dsn,
-        postgres.database("template0") as new,
+        new_database(postgres) as new,
         data_folder() as folder,
     ):
         url = url_of(dsn)
@@ -132,7 +156,7 @@ async def databases(postgres: PostgresServer) -> AsyncIterator[Scene]:
 @asynccontextmanager
 async def embedded(postgres: PostgresServer) -> AsyncIterator[Scene]:
     """A server with its embedded database, and an empty one of one's own."""
-    with postgres.database("template0") as new, data_folder() as folder:
+    with new_database(postgres) as new, data_folder() as folder:
         data = folder / "data"
         async with serving(VIVA_DATA_DIR=str(data), VIVA_JWT_SECRET="") as running:
             await _talk_by_its_own_secret(running, data)
@@ -172,6 +196,7 @@ async def _moved(wanted: list[list[tuple[object, ...]]], new: str) -> Any:
 
 SCENES: dict[str, Callable[[PostgresServer], AbstractAsyncContextManager[Scene]]] = {
     "server": server,
+    "refused": partial(server, is_refused=True),
     "databases": databases,
     "embedded": embedded,
 }
