@@ -2,9 +2,11 @@
 # Installs what the tests need from Debian, where apt is there and something is missing.
 set -eu
 missing=
-for program in chromium curl jq strace; do
-    command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+for program in chromium curl haproxy jq nginx openssl pgbouncer strace; do
+    PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
+command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+command -v pg_dump >/dev/null 2>&1 || missing="$missing postgresql-client"
 # The tests of the stream with npm's parsers, and of the page's modules.
 command -v npm >/dev/null 2>&1 || missing="$missing nodejs npm"
 [ -z "$missing" ] && exit 0

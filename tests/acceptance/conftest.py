@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.acceptance.proxy_site import Site, proxied
 from tests.browser import ChatPage, chat_page, chromium, server
 from tests.chat_host import Host, chat_host
 from tests.dictation import saying
@@ -55,3 +56,14 @@ async def chat(browser: Browser, site: Program) -> AsyncIterator[ChatPage]:
     """An empty tab for the page of `site`."""
     async with chat_page(browser, site.origin) as page:
         yield page
+
+
+@pytest_asyncio.fixture(
+    loop_scope="session", scope="module", params=["nginx", "haproxy"]
+)
+async def proxy_site(
+    request: pytest.FixtureRequest, postgres: PostgresServer
+) -> AsyncIterator[Site]:
+    """A proxy of docs/deploy and what is behind it, shared by a file's tests."""
+    async with proxied(request.param, postgres) as running:
+        yield running

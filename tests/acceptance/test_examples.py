@@ -22,6 +22,7 @@ TESTED = {
     "apprunner.py",
     "embed.py",
     "gunicorn_app.py",
+    "host_pool.py",
     "respond_function.py",
     "respond_openai_sdk.py",
     "subapp.py",
@@ -130,6 +131,23 @@ async def test_two_vivas(postgres: PostgresServer, database_url: str) -> None:
             assert await ask(sales, "oi") == "O que deseja comprar?"
             assert (await support.snapshot())["session_id"] is None
             assert await ask(support, "oi") == "O que não funciona?"
+
+
+async def test_host_pool(database_url: str) -> None:
+    async with example("host_pool.py", database_url) as running, client() as session:
+        ana = Person(session, running.origin + "/help")
+        refused = await ana.get("/viva/chat/snapshot")
+        ana.headers = {"Cookie": "user=ana"}
+        assert await ask(ana, "café") == "café: R$ 4,50"
+        assert await ask(ana, "chá") == "chá? Não temos."
+        hosts = Person(session, running.origin)
+        assert (await hosts.get("/prices")).json == ["pão", "café"]
+        sql = (
+            "SELECT schemaname FROM pg_tables WHERE tablename IN ('prices', 'messages')"
+        )
+        found = run_sql(database_url, f"{sql} ORDER BY 1")
+    assert refused.status == 401
+    assert found == [("public",), ("viva",)]
 
 
 async def test_respond_function(database_url: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.make_http_api import PAGE, page
+from tests.documents import blocks_of
 from viva_server.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -55,3 +56,21 @@ def test_every_link_within_the_page_of_the_http_api_leads_somewhere() -> None:
     assert len(links) > 8
     assert links <= anchors
     assert "{{" not in text
+
+
+def test_the_portuguese_readme_is_in_step_with_the_english_one() -> None:
+    english, portuguese = ROOT / "README.md", ROOT / "README.pt-BR.md"
+
+    assert shape(portuguese) == shape(english)
+    codes = [
+        [block.code for block in blocks_of(file)] for file in (english, portuguese)
+    ]
+    assert codes[0] == codes[1]
+
+
+def shape(document: Path) -> list[str]:
+    """Give what a translation keeps: headings, list items, links, code."""
+    text = document.read_text("utf-8")
+    text = re.sub(r"^\[.*\]\(README.*\)$", "", text, flags=re.MULTILINE)
+    found = re.findall(r"^#+ |^- |\*\*(?=\S)|\]\([^)]+\)|`[^`\n]+`", text, re.MULTILINE)
+    return [each for each in found if each not in {"`make run`", "`done`"}]
