@@ -146,7 +146,7 @@ def _stream(document: Any) -> str:
     content = document["paths"]["/viva/chat/stream"]["post"]["responses"]["200"]
     examples = content["content"]["text/event-stream"]["examples"]
     lines: str = examples["reply"]["value"].strip()
-    return f"```\n{lines}\n```"
+    return f"<!-- not run: it shows what is written -->\n```\n{lines}\n```"
 
 
 def _object(name: str, schema: Any) -> str:

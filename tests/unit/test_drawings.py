@@ -7,8 +7,8 @@ import tomllib
 from xml.etree import ElementTree as ET
 
 import pytest
-from docs.draw import DRAWINGS, IMAGES, drawn
 
+from docs.draw import DRAWINGS, IMAGES, drawn
 from tests.programs import ROOT
 
 
