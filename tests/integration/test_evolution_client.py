@@ -126,6 +126,7 @@ async def test_an_answer_means_what_the_retry_law_says(
     assert len(evolution.requests) == 1
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize(
     "fault", ["drop after effect", "500 after effect", "timed out"]
 )
@@ -140,6 +141,7 @@ async def test_what_may_have_been_sent_is_never_told_to_be_sent_again(
     assert len(evolution.sent) == 1
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("fault", ["hang", "hang after effect"])
 async def test_a_time_out_after_the_request_is_unknown(
     fault: str, evolution: FakeEvolution, hasty: EvolutionClient
@@ -149,6 +151,7 @@ async def test_a_time_out_after_the_request_is_unknown(
     assert await send(hasty) == SendOutcome("unknown", reason="timeout")
 
 
+@pytest.mark.both_loops
 async def test_a_refused_connection_may_be_tried_again() -> None:
     client = EvolutionClient(f"http://127.0.0.1:{free_port()}", "k")
 
@@ -156,6 +159,7 @@ async def test_a_refused_connection_may_be_tried_again() -> None:
     await client.close()
 
 
+@pytest.mark.both_loops
 async def test_a_name_that_does_not_resolve_may_be_tried_again() -> None:
     client = EvolutionClient("http://evolution.invalid:8080", "k")
 
@@ -163,6 +167,7 @@ async def test_a_name_that_does_not_resolve_may_be_tried_again() -> None:
     await client.close()
 
 
+@pytest.mark.both_loops
 async def test_a_server_that_never_takes_the_connection_may_be_tried_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         # TLS towards a server that says nothing: no byte of the request goes out.
