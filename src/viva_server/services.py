@@ -22,6 +22,7 @@ from viva_server.responders import (
     Responder,
     local_responder,
 )
+from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.whatsapp.inbox import Inbox
@@ -55,6 +56,7 @@ class Services:
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
         self.inbox = Inbox(self.database)
+        self.retention = Retention(config, self.database)
         self._drained: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -73,6 +75,8 @@ class Services:
             responder = self._respond or await self._own_responder(stack)
             await self.runtime.start()
             stack.push_async_callback(self.runtime.stop)
+            self.retention.start()
+            stack.push_async_callback(self.retention.stop)
             self.chat.start(responder)
             stack.push_async_callback(self.chat.join)
             stack.push_async_callback(self.drain)
@@ -100,6 +104,7 @@ class Services:
         await asyncio.shield(self._drained)
 
     async def _drain(self) -> None:
+        await self.retention.stop()
         await self.runtime.drain()
         await self.inbox.close()
 
