@@ -179,6 +179,8 @@ emptied AS (
     SET
         kind = 'emptied',
         answer = FALSE,
+        -- As if it had had its effect: the first trusted delivery of an event has one.
+        trusted = TRUE,
         chat = NULL,
         message_id = NULL,
         tail = '',

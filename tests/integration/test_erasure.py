@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,6 +169,17 @@ async def test_a_late_redelivery_does_not_bring_it_back(
     assert _CANARY not in text
     assert PHONE not in text
     assert await receive(database, [written("I am back", number=99)]) == [True]
+
+
+async def test_a_late_redelivery_is_none_that_has_an_effect_for_the_first_time(
+    database: Database, database_url: str
+) -> None:
+    untrusted = replace(written(_CANARY), trusted=False)
+    await receive(database, [untrusted])
+    await erase(database, whatsapp_subject(f"loja/{PHONE}"))
+
+    found = rows(database_url, "SELECT kind, answer, trusted FROM viva.inbox")
+    assert found == [("emptied", False, True)]
 
 
 async def test_a_redelivery_at_the_same_moment_does_not_bring_it_back(
