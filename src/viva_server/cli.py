@@ -16,6 +16,7 @@ from viva_server.commands.doctor import doctor_command
 from viva_server.commands.erase import erase_command
 from viva_server.commands.export import export_command
 from viva_server.commands.purge import purge_command
+from viva_server.commands.webhook import webhook
 from viva_server.config import Config
 from viva_server.errors import ConfigError, VivaError
 from viva_server.services import Services
@@ -98,6 +99,7 @@ cli.add_command(doctor_command)
 cli.add_command(erase_command)
 cli.add_command(export_command)
 cli.add_command(purge_command)
+cli.add_command(webhook)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

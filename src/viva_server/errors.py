@@ -123,5 +123,18 @@ class ResponderError(VivaError):
         self.retryable = retryable
 
 
+class EvolutionError(VivaError):
+    """Evolution API did not do what it was asked.
+
+    `reason` is a short word (`no_connection`, `timeout`, `unauthorized` …), never a
+    text of the other side. With `outcome_unknown` it may have done it all the same.
+    """
+
+    def __init__(self, reason: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(f"Evolution API: {reason}")
+        self.reason = reason
+        self.outcome_unknown = outcome_unknown
+
+
 class SseDecodeError(VivaError):
     """A stream of server-sent events breaks a limit of the decoder."""

@@ -19,6 +19,7 @@ from psycopg2.extensions import parse_dsn
 
 from tests.acceptance.test_commands import SECRET, free_port, run, serving
 from tests.chat_host import running
+from tests.fakes.evolution import FakeEvolution
 from tests.postgres import PostgresServer, data_folder, run_sql
 
 _PASSWORD = "sesame"
@@ -49,12 +50,12 @@ async def test_where_all_is_well_it_ends_with_0(own_postgres: PostgresServer) ->
         status, found = examine(**given(url, VIVA_WEBHOOK_SECRET="w" * 16))
 
     assert status == 0
-    assert {word for word, _ in found.values()} == {"ok"}, found
+    assert {name for name, (word, _) in found.items() if word != "ok"} == {"evolution"}
     assert found["database"][1].startswith("PostgreSQL ")
     assert set(found) == {
         "settings", "http parser", "open files", "data folder", "database",
         "durability", "schema", "pooler", "full_page_writes", "connections", "clock",
-        "model", "webhook",
+        "model", "webhook", "evolution",
     }  # fmt: skip
 
 
@@ -233,6 +234,22 @@ def test_a_webhook_without_a_secret_is_named(
     settings: dict[str, str], word: str
 ) -> None:
     assert examine_without_database(**settings)["webhook"][0] == word
+
+
+async def test_evolution_and_the_webhook_of_each_instance_are_examined() -> None:
+    async with FakeEvolution(only=["loja"]) as evolution:
+        url = "http://127.0.0.1:9/api/v1/webhook/evolution"
+        evolution.settings["loja"] = {"url": url, "enabled": True, "events": []}
+        found = await asyncio.to_thread(
+            examine_without_database,
+            VIVA_EVOLUTION_URL=evolution.url,
+            VIVA_EVOLUTION_API_KEY=evolution.api_key,
+            VIVA_WEBHOOK_SECRET="w" * 16,
+        )
+
+    assert found["evolution"][0] == "ok", found
+    assert found["webhook loja"][0] == "FAIL", found
+    assert evolution.api_key not in str(found)
 
 
 def test_a_data_folder_that_is_open_to_others_is_named() -> None:

@@ -17,6 +17,7 @@ from viva_server.config import Config
 from viva_server.errors import ConfigError, EmbeddedPostgresError, StoreError
 from viva_server.store.checks import check_database
 from viva_server.store.db import Database
+from viva_server.whatsapp.doctor import check_evolution
 
 
 @click.command("doctor")
@@ -33,7 +34,8 @@ async def _examine() -> bool:
     is_fine = True
     async for check in _checks():
         word = "FAIL" if not check.ok else "warn" if check.warn else "ok"
-        click.echo(f"{word:<4}  {check.name:<16}  {' '.join(check.detail.split())}")
+        name, detail = (" ".join(text.split()) for text in (check.name, check.detail))
+        click.echo(f"{word:<4}  {name:<16}  {detail}")
         is_fine = is_fine and check.ok
     return is_fine
 
@@ -52,6 +54,8 @@ async def _checks() -> AsyncIterator[Check]:
         yield check
     yield await check_model(config)
     yield _webhook(config)
+    for check in await check_evolution(config):
+        yield check
 
 
 async def _check_store(config: Config) -> list[Check]:

@@ -18,10 +18,15 @@ def backoff_seconds() -> Iterator[float]:
         yield seconds * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
-def retry_after_seconds(value: str | None, now: datetime | None = None) -> float:
+def retry_after_seconds(
+    value: str | None,
+    now: datetime | None = None,
+    *,
+    at_most: float = MAX_RETRY_AFTER_SECONDS,
+) -> float:
     """Read a Retry-After header (RFC 9110 § 10.2.3: seconds or an HTTP date).
 
-    Always between 0 and 10: a negative or unreadable one is 0, an absurd one 10.
+    Always between 0 and `at_most`: a negative or unreadable one is 0.
     """
     if value is None:
         return 0.0
@@ -30,7 +35,7 @@ def retry_after_seconds(value: str | None, now: datetime | None = None) -> float
     except ValueError:
         seconds = _seconds_until(value, now or datetime.now(UTC))
     # "nan" is above nothing.
-    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else 0.0
+    return min(seconds, at_most) if seconds > 0 else 0.0
 
 
 def _seconds_until(value: str, now: datetime) -> float:

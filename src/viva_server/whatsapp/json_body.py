@@ -38,13 +38,22 @@ def decode_object(raw: bytes | bytearray) -> dict[str, object]:
     Raises:
         NotJsonObjectError: not UTF-8, not JSON, or JSON of another type.
     """
-    try:
-        value = _decode(raw)
-    except (ValueError, RecursionError) as error:
-        raise NotJsonObjectError("the body is not JSON") from error
+    value = decode_value(raw)
     if not isinstance(value, dict):
         raise NotJsonObjectError("the body is not a JSON object")
     return value
+
+
+def decode_value(raw: bytes | bytearray) -> object:
+    """Decode any JSON.
+
+    Raises:
+        NotJsonObjectError: not UTF-8 or not JSON.
+    """
+    try:
+        return _decode(raw)
+    except (ValueError, RecursionError) as error:
+        raise NotJsonObjectError("the body is not JSON") from error
 
 
 def _decode(raw: bytes | bytearray) -> object:
