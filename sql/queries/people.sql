@@ -132,24 +132,19 @@ ORDER BY updated_at, id
 LIMIT 1
 FOR UPDATE;
 
--- name: remove_journal
--- Text of a session's replies that a late statement may have left in the journal.
-DELETE FROM viva.journal AS j
-USING viva.messages AS m
-WHERE m.session_id = CAST(:session_id AS uuid) AND j.message_id = m.id;
+-- name: find_last_seq
+-- The highest seq of a session; 0 when it has no message.
+SELECT COALESCE(max(seq), 0) AS last_seq
+FROM viva.messages
+WHERE session_id = CAST(:session_id AS uuid);
 
 -- name: remove_messages
--- Some of a locked session's messages, with their keys.
+-- A stretch of a locked session's messages, with their keys.
 DELETE FROM viva.messages
 WHERE
-    ctid = ANY(
-        ARRAY(
-            SELECT m.ctid
-            FROM viva.messages AS m
-            WHERE m.session_id = CAST(:session_id AS uuid)
-            LIMIT :batch
-        )
-    );
+    session_id = CAST(:session_id AS uuid)
+    AND seq > :after_seq
+    AND seq <= :after_seq + :batch;
 
 -- name: remove_keys
 -- Some of a person's idempotency keys.
@@ -160,6 +155,7 @@ WHERE
             SELECT k.ctid
             FROM viva.idempotency_keys AS k
             WHERE k.channel = :channel AND k.person = :person
+            ORDER BY k.key
             LIMIT :batch
         )
     );

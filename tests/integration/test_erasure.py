@@ -81,6 +81,21 @@ async def test_a_live_reply_of_a_dead_process_is_closed_first(
     assert all(count(database_url, table) == 0 for table in TABLES)
 
 
+async def test_text_that_a_late_statement_left_in_the_journal_goes_too(
+    database: Database, database_url: str
+) -> None:
+    add_sessions(database_url, "ana")
+    run_sql(
+        database_url,
+        "INSERT INTO viva.journal (message_id, start, text)"
+        f" SELECT id, 0, '{_CANARY}' FROM viva.messages",
+    )
+
+    await erase(database, web_subject("ana"))
+
+    assert _CANARY not in dump(database_url)
+
+
 async def test_a_live_reply_of_a_living_process_is_stopped_by_it(
     database: Database, database_url: str
 ) -> None:

@@ -51,6 +51,8 @@ class Erasure:
         for person in self._subject.people:
             await self._remove_sessions(person)
             await self._remove_rest(person)
+        # Text that a late statement may have left of a reply; it names nobody.
+        await self._database.execute("sweep_journal")
         if self._subject.instance is not None:
             await self._empty_inbox()
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from viva_server.errors import TransientStoreError
-from viva_server.store.statements import Statements
+from viva_server.store.db import Database, Transaction
 
 BATCH = 1000
 """How many rows one statement removes."""
@@ -19,36 +19,37 @@ T = TypeVar("T")
 
 
 class Removal:
-    """Runs a statement that removes some rows until none is left of them."""
+    """Runs statements that remove a batch of rows each, until none is left."""
 
-    def __init__(self, statements: Statements) -> None:
-        self._statements = statements
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def execute(self, query: str, /, **parameters: object) -> int:
         """Run the named query, which has a batch, again and again; count the rows.
 
-        Raises StoreError or one of its kinds; rows of earlier rounds are removed then,
-        unless the statements are a transaction's.
+        Raises StoreError or one of its kinds; rows of earlier rounds are removed then.
         """
         total = 0
-        while count := await self._statements.execute(query, **parameters):
+        while count := await self._database.execute(query, **parameters):
             total += count
         return total
 
 
-async def remove_session(statements: Statements, session_id: str) -> int:
+async def remove_session(transaction: Transaction, session_id: str) -> int:
     """Remove a locked session with all that hangs on it; give how many messages.
 
-    What else belongs to a session is removed here as well: one line for each table
-    whose rows do not go with its messages.
+    A table whose rows belong to a session and do not go with its messages needs a
+    line here.
     """
-    removal = Removal(statements)
-    await statements.execute("remove_journal", session_id=session_id)
-    messages = await removal.execute(
-        "remove_messages", session_id=session_id, batch=BATCH
-    )
-    await statements.execute("delete_session", session_id=session_id)
-    return messages
+    row = await transaction.fetch_one("find_last_seq", session_id=session_id)
+    assert row is not None, "max() gives one row"
+    removed = 0
+    for after_seq in range(0, row.last_seq, BATCH):
+        removed += await transaction.execute(
+            "remove_messages", session_id=session_id, after_seq=after_seq, batch=BATCH
+        )
+    await transaction.execute("delete_session", session_id=session_id)
+    return removed
 
 
 async def patiently(operation: Callable[[], Awaitable[T]]) -> T:
