@@ -81,6 +81,19 @@ async def test_a_live_reply_of_a_dead_process_is_closed_first(
     assert all(count(database_url, table) == 0 for table in TABLES)
 
 
+async def test_a_session_whose_reply_began_just_now_is_left_until_it_is_stopped(
+    database: Database, database_url: str
+) -> None:
+    [session] = add_sessions(database_url, "ana", messages=1)
+    add_live_reply(database_url, "ana", session, "text")
+    subject = web_subject("ana")
+    erasure = Erasure(database, subject, sole=False, advance=nothing)
+
+    assert await erasure._remove_next_session(subject.person)
+
+    assert all(count(database_url, table) for table in TABLES if "keys" not in table)
+
+
 async def test_text_that_a_late_statement_left_in_the_journal_goes_too(
     database: Database, database_url: str
 ) -> None:
