@@ -52,6 +52,7 @@ VALUES: dict[str, object] = {
     "messages": 20,
     "meta": "{}",
     "mode": "padrao",
+    "most": 200,
     "numbers": "(^|[^0-9])(5511988887777)([^0-9]|$)",
     "old_seconds": 86400.0,
     "owner": ID,

@@ -31,8 +31,12 @@ async def door() -> AsyncIterator[str]:
         assert not request.query_string
         return web.json_response({"status": "webhook ativo", "service": "evolution"})
 
+    async def redirect(request: web.Request) -> web.Response:
+        raise web.HTTPFound("/api/v1/webhook/evolution")
+
     app = web.Application()
     app.router.add_get("/api/v1/webhook/evolution", describe)
+    app.router.add_get("/moved/webhook/evolution", redirect)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -93,6 +97,16 @@ async def test_another_server_at_the_address_is_found(
 
     assert "no viva_server is there" in detail
     assert ("GET", "/webhook/evolution", None) in evolution.requests
+
+
+async def test_a_redirect_is_a_fault_since_it_loses_the_body(
+    evolution: FakeEvolution, door: str
+) -> None:
+    evolution.settings["loja"] = settings(door.replace("/api/v1", "/moved"))
+
+    (detail,) = failing(await check_evolution(config_for(evolution)))
+
+    assert "answers 302" in detail
 
 
 async def test_an_instance_of_other_people_does_no_harm(

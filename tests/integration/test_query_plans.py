@@ -162,6 +162,10 @@ _HOT: list[tuple[str, dict[str, object], int]] = [
     ("load_requests", {"owner": OWNER}, 6000),
     ("load_owned", {"owner": OWNER}, 2100),
     ("add_webhooks", {}, 40),
+    ("find_instances", {}, 20),
+    ("seconds_since_webhook", {}, 10),
+    ("find_stored_messages",
+     {"instance": "viva", "message_ids": [f"id {n}" for n in range(1, 101)]}, 800),
 ]  # fmt: skip
 
 
