@@ -142,7 +142,10 @@ CREATE TABLE viva.inbox (
     deliveries integer NOT NULL DEFAULT 1
         CONSTRAINT inbox_deliveries_check CHECK (deliveries >= 1),
     -- Times of the later deliveries, the first 32 of them.
-    redelivered_at timestamptz[] NOT NULL DEFAULT '{}'
+    redelivered_at timestamptz[] NOT NULL DEFAULT '{}',
+    -- When an erasure emptied the row (kind 'emptied'). Its key stays as a tombstone: a
+    -- late delivery of the same event finds it, and is a duplicate and nothing more.
+    erased_at timestamptz
 );
 
 -- A person's chat: its turns, its export and its erasure.
@@ -151,3 +154,19 @@ CREATE INDEX inbox_chat_idx ON viva.inbox (instance, chat, received_at) WHERE ch
 CREATE INDEX inbox_message_idx ON viva.inbox (message_id) WHERE message_id IS NOT NULL;
 -- Retention.
 CREATE INDEX inbox_received_at_idx ON viva.inbox (received_at);
+
+-- What was done with people's data, for who has to answer for it. It names nobody.
+CREATE TABLE viva.audit (
+    id uuid CONSTRAINT audit_pkey PRIMARY KEY,
+    action text NOT NULL
+        CONSTRAINT audit_action_check CHECK (action IN ('export', 'erase', 'purge')),
+    -- HMAC-SHA256 of channel and person under the signing secret; null for a purge.
+    person_hmac bytea,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Null: it runs, or was cut short.
+    finished_at timestamptz,
+    -- How many of what.
+    counts jsonb NOT NULL DEFAULT '{}'
+);
+
+CREATE INDEX audit_action_idx ON viva.audit (action, started_at);

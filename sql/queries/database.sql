@@ -41,3 +41,20 @@ SELECT
     current_setting('server_encoding') AS encoding,
     CAST(current_setting('fsync') AS boolean) AS fsync,
     current_setting('synchronous_commit') AS synchronous_commit;
+
+-- name: backend
+-- Which process of the server this connection talks to
+SELECT pg_backend_pid() AS pid;
+
+-- name: server_settings
+-- What an operator may have set, and the clock
+SELECT
+    CAST(current_setting('full_page_writes') AS boolean) AS full_page_writes,
+    CAST(current_setting('max_connections') AS integer)
+    - CAST(current_setting('superuser_reserved_connections') AS integer)
+        AS max_connections,
+    (
+        SELECT count(*) FROM pg_stat_activity AS a
+        WHERE a.backend_type = 'client backend'
+    ) AS connections,
+    clock_timestamp() AS now;

@@ -12,6 +12,10 @@ from typing import Any
 import click
 
 from viva_server._version import __version__
+from viva_server.commands.doctor import doctor_command
+from viva_server.commands.erase import erase_command
+from viva_server.commands.export import export_command
+from viva_server.commands.purge import purge_command
 from viva_server.commands.webhook import webhook
 from viva_server.config import Config
 from viva_server.errors import ConfigError, VivaError
@@ -30,9 +34,6 @@ VIVA_DATA_DIR; without VIVA_MODEL_URL a built-in responder answers."""
 @click.version_option(__version__, prog_name="viva-server")
 def cli() -> None:
     """VIVA: a chat server that never loses a reply."""
-
-
-cli.add_command(webhook)
 
 
 @cli.command("serve")
@@ -92,6 +93,13 @@ async def _migrate(config: Config) -> list[str]:
 def token_command(user: str, ttl: int, scope: str | None) -> None:
     """Print a Bearer token."""
     click.echo(issue_token(Config.from_env(), user, ttl_seconds=ttl, scope=scope))
+
+
+cli.add_command(doctor_command)
+cli.add_command(erase_command)
+cli.add_command(export_command)
+cli.add_command(purge_command)
+cli.add_command(webhook)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -23,6 +23,7 @@ from viva_server.responders import (
     Responder,
     local_responder,
 )
+from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.whatsapp.counters import WhatsAppCounters
@@ -59,6 +60,7 @@ class Services:
         self.inbox = Inbox(self.database)
         self.whatsapp_counters = WhatsAppCounters()
         self.loop_lag = LoopLag()
+        self.retention = Retention(config, self.database)
         self._drained: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
@@ -81,6 +83,8 @@ class Services:
             responder = self._respond or await self._own_responder(stack)
             await self.runtime.start()
             stack.push_async_callback(self.runtime.stop)
+            self.retention.start()
+            stack.push_async_callback(self.retention.stop)
             self.chat.start(responder)
             stack.push_async_callback(self.chat.join)
             stack.push_async_callback(self.drain)
@@ -108,6 +112,7 @@ class Services:
         await asyncio.shield(self._drained)
 
     async def _drain(self) -> None:
+        await self.retention.stop()
         await self.runtime.drain()
         await self.inbox.close()
 

@@ -14,14 +14,22 @@ _DELIVERY = [
 ]  # fmt: skip
 
 VALUES: dict[str, object] = {
+    "action": "erase",
+    "after_at": "-infinity",
+    "after_id": ID,
+    "after_key": "",
+    "after_seq": 0,
     "are_read": [True],
     "ask": True,
+    "audit_id": ID,
+    "batch": 100,
     "before_seq": 2**31 - 1,
     "body_sha256": b"\0" * 32,
     "channel": "web",
     "chunks": json.dumps([[ID, 0, "Olá"]]),
     "client_check_ms": 2000,
     "content": "Olá",
+    "counts": "{}",
     "deliveries": json.dumps([_DELIVERY]),
     "end_requested": "stopped",
     "expected_count": 0,
@@ -29,8 +37,11 @@ VALUES: dict[str, object] = {
     "finish_reason": "crashed",
     "frozen_seconds": 15.0,
     "idle_in_transaction_ms": 10000,
-    "instance": "loja",
+    "ids": [ID],
+    "instance": "viva",
+    "jids": ["5511988887777@s.whatsapp.net"],
     "key": "a-key",
+    "key_seconds": 86400.0,
     "known": [0],
     "late_seconds": 1.0,
     "live_limit": 4,
@@ -42,9 +53,12 @@ VALUES: dict[str, object] = {
     "meta": "{}",
     "mode": "padrao",
     "most": 200,
+    "numbers": "(^|[^0-9])(5511988887777)([^0-9]|$)",
+    "old_seconds": 86400.0,
     "owner": ID,
     "page_size": 20,
     "person": "ana",
+    "person_hmac": b"\0" * 32,
     "process_id": ID,
     "replies": json.dumps([[ID, "Olá", "complete", "stop", None, False]]),
     "session_id": ID,
@@ -55,5 +69,5 @@ VALUES: dict[str, object] = {
     "user_message_id": ID,
 }
 
-NULLABLE = frozenset({"key", "mode", "session_id"})
+NULLABLE = frozenset({"key", "mode", "person_hmac", "session_id"})
 """What may be NULL, or an array of NULL alone."""

@@ -35,6 +35,16 @@ def test_documented_defaults_are_the_defaults() -> None:
             assert float(defaults[name.lower()]) == float(value), name
 
 
+def test_of_every_table_it_is_said_how_long_its_rows_stay() -> None:
+    text = (ROOT / "docs" / "privacy.md").read_text("utf-8")
+    said = re.findall(r"^\| `viva\.([a-z_]+)` \|", text, re.MULTILINE)
+    schema = (ROOT / "sql" / "schema.sql").read_text("utf-8")
+    tables = re.findall(r"^CREATE TABLE viva\.([a-z_]+)", schema, re.MULTILINE)
+
+    # The runner of the migrations makes its own.
+    assert sorted(said) == sorted([*tables, "migrations"])
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(

@@ -1,0 +1,138 @@
+"""The erasure of a person: in transactions of their own, to be repeated at will."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from viva_server.errors import OverloadedError
+from viva_server.ids import new_id
+from viva_server.store.audit import Counts
+from viva_server.store.db import Database
+from viva_server.store.export import FIRST_ID
+from viva_server.store.people import Person
+from viva_server.store.processes import bury, find_silent
+from viva_server.store.removal import BATCH, Removal, patiently, remove_session
+from viva_server.store.subjects import Subject
+
+Advance = Callable[[int], None]
+"""Called with how many more messages were removed, or deliveries looked at."""
+
+# A restart of PostgreSQL keeps dead owners from being found for 15 s.
+_STOPPING_SECONDS = 40.0
+_POLL_SECONDS = 0.1
+_STRETCH = 100  # deliveries of up to 8 MiB each, searched for numbers
+
+
+class Erasure:
+    """Removes what is stored of one person; what is gone stays gone when it is cut.
+
+    `sole` says that no server runs on this database: owners of live replies are dead.
+    It needs nothing of an earlier, interrupted run.
+    """
+
+    def __init__(
+        self, database: Database, subject: Subject, *, sole: bool, advance: Advance
+    ) -> None:
+        self.counts: Counts = {"sessions": 0, "messages": 0, "deliveries": 0}
+        self._database = database
+        self._subject = subject
+        self._sole = sole
+        self._advance = advance
+
+    async def run(self) -> None:
+        """Erase.
+
+        Raises:
+            OverloadedError: a live reply was not stopped by its owner.
+            StoreError: or one of its kinds.
+        """
+        for person in self._subject.people:
+            await self._remove_sessions(person)
+            await self._remove_rest(person)
+        # Text that a late statement may have left of a reply; it names nobody.
+        await self._database.execute("sweep_journal")
+        if self._subject.instance is not None:
+            await self._empty_inbox()
+
+    async def _remove_sessions(self, person: Person) -> None:
+        more = True
+        while more:
+            await self._stop_replies(person)
+            more = await patiently(lambda: self._remove_next_session(person))
+
+    async def _remove_next_session(self, person: Person) -> bool:
+        """Remove one session in one transaction; False when there was none."""
+        async with self._database.transaction() as transaction:
+            session = await transaction.fetch_one(
+                "lock_next_session", channel=person.channel, person=person.id
+            )
+            if session is None:
+                return False
+            live = await transaction.fetch_one("find_live_reply", session_id=session.id)
+            if live is not None:
+                return True  # it began after the others were stopped
+            messages = await remove_session(transaction, session.id)
+        self.counts["sessions"] += 1
+        self.counts["messages"] += messages
+        self._advance(messages)
+        return True
+
+    async def _remove_rest(self, person: Person) -> None:
+        """Remove what belongs to no session of the person: a line for each table."""
+        removal = Removal(self._database)
+        await removal.execute(
+            "remove_keys", channel=person.channel, person=person.id, batch=BATCH
+        )
+
+    async def _empty_inbox(self) -> None:
+        """Empty what names the person; first what only its lids tell to be of it.
+
+        The deliveries that tell its lids are the last to be emptied: a second run
+        finds them until nothing else is left.
+        """
+        if self._subject.lids:
+            await self._empty(self._subject.lids, self._subject.lid_numbers)
+        await self._empty(self._subject.jids, self._subject.numbers)
+
+    async def _empty(self, jids: tuple[str, ...], numbers: str) -> None:
+        after_id: str | None = FIRST_ID
+        while after_id is not None:
+            stretch = partial(self._empty_stretch, after_id, jids, numbers)
+            after_id = await patiently(stretch)
+
+    async def _empty_stretch(
+        self, after_id: str, jids: tuple[str, ...], numbers: str
+    ) -> str | None:
+        row = await self._database.fetch_one(
+            "empty_deliveries",
+            instance=self._subject.instance,
+            jids=list(jids),
+            numbers=numbers,
+            after_id=after_id,
+            batch=_STRETCH,
+        )
+        assert row is not None, "a SELECT without FROM gives one row"
+        self.counts["deliveries"] += row.emptied
+        self._advance(row.looked)
+        return None if row.last_id is None else str(row.last_id)
+
+    async def _stop_replies(self, person: Person) -> None:
+        """Have live replies ended by their owners, and dead owners' closed."""
+        try:
+            async with asyncio.timeout(_STOPPING_SECONDS):
+                while await self._database.execute(
+                    "request_ends", channel=person.channel, person=person.id
+                ):
+                    await self._bury_owners()
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise OverloadedError(
+                "a live reply of the person did not stop: run the command again"
+            ) from None
+
+    async def _bury_owners(self) -> None:
+        nobody = new_id()
+        for process_id in await find_silent(self._database, nobody, sole=self._sole):
+            await bury(self._database, process_id, sole=self._sole)

@@ -1,0 +1,276 @@
+"""An erasure leaves nothing of a person, all of others, and may be cut anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.integration.chat.rooms import running
+from tests.people import (
+    LID,
+    PHONE,
+    TABLES,
+    add_live_reply,
+    add_sessions,
+    count,
+    dump,
+    receive,
+    rows,
+    webhook,
+    written,
+)
+from tests.postgres import run_sql
+from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
+from viva_server.store import erasure as module
+from viva_server.store.db import Database
+from viva_server.store.erasure import Erasure
+from viva_server.store.subjects import (
+    Subject,
+    web_subject,
+    whatsapp_subject,
+    with_lids,
+)
+from viva_server.whatsapp.delivery import make_delivery
+
+_JID = f"{PHONE}@s.whatsapp.net"
+_OTHER = "5511900000000@s.whatsapp.net"
+_CANARY = "canary"
+_CONTENTS = "SELECT encode(dedupe_key, 'hex'), CAST(i AS text) FROM viva.inbox AS i"
+
+
+def nothing(_: int) -> None:
+    """Show no progress."""
+
+
+async def erase(
+    database: Database, subject: Subject, *, sole: bool = False
+) -> dict[str, int]:
+    whole = await with_lids(database, subject)
+    erasure = Erasure(database, whole, sole=sole, advance=nothing)
+    await erasure.run()
+    return erasure.counts
+
+
+async def test_nothing_of_the_person_is_left_and_all_of_the_others(
+    database: Database, database_url: str
+) -> None:
+    add_sessions(database_url, "ana", sessions=3, messages=1500, text=_CANARY)
+    add_sessions(database_url, "ana", channel="whatsapp", text="another ana")
+    add_sessions(database_url, "bia", text="of bia")
+
+    counts = await erase(database, web_subject("ana"))
+
+    assert counts == {"sessions": 3, "messages": 4500, "deliveries": 0}
+    text = dump(database_url)
+    assert _CANARY not in text
+    assert text.count("of bia") == text.count("another ana") == 3
+
+
+async def test_a_live_reply_of_a_dead_process_is_closed_first(
+    database: Database, database_url: str
+) -> None:
+    [session] = add_sessions(database_url, "ana", messages=1)
+    add_live_reply(database_url, "ana", session, _CANARY)
+
+    # Just after a start of PostgreSQL nobody but the only user may judge.
+    await erase(database, web_subject("ana"), sole=True)
+
+    assert all(count(database_url, table) == 0 for table in TABLES)
+
+
+async def test_a_session_whose_reply_began_just_now_is_left_until_it_is_stopped(
+    database: Database, database_url: str
+) -> None:
+    [session] = add_sessions(database_url, "ana", messages=1)
+    add_live_reply(database_url, "ana", session, "text")
+    subject = web_subject("ana")
+    erasure = Erasure(database, subject, sole=False, advance=nothing)
+
+    assert await erasure._remove_next_session(subject.person)
+
+    assert all(count(database_url, table) for table in TABLES if "keys" not in table)
+
+
+async def test_text_that_a_late_statement_left_in_the_journal_goes_too(
+    database: Database, database_url: str
+) -> None:
+    add_sessions(database_url, "ana")
+    run_sql(
+        database_url,
+        "INSERT INTO viva.journal (message_id, start, text)"
+        f" SELECT id, 0, '{_CANARY}' FROM viva.messages",
+    )
+
+    await erase(database, web_subject("ana"))
+
+    assert _CANARY not in dump(database_url)
+
+
+async def test_a_live_reply_of_a_living_process_is_stopped_by_it(
+    database: Database, database_url: str
+) -> None:
+    async with running(database_url) as process:
+        await process.begin("oi")
+        await erase(database, web_subject("ana"))
+        assert not process.runtime.presence.local
+
+    assert all(count(database_url, table) == 0 for table in TABLES)
+
+
+async def test_a_session_that_others_hold_is_tried_again(
+    database: Database, database_url: str
+) -> None:
+    add_sessions(database_url, "ana")
+    async with database.transaction() as transaction:
+        await transaction.fetch("lock_next_session", channel="web", person="ana")
+        erasing = asyncio.create_task(erase(database, web_subject("ana")))
+        await asyncio.sleep(2.5)  # above the 2 s after which a lock is given up
+        assert not erasing.done()
+
+    assert (await erasing)["sessions"] == 1
+
+
+def of_a_person() -> list[Any]:
+    """Make deliveries of all kinds that name a person on WhatsApp."""
+    group = "120363041234567890@g.us"
+    batch = [
+        {"key": {"remoteJid": jid, "id": jid}, "message": {"conversation": text}}
+        for jid, text in ((_OTHER, "x"), (_JID, _CANARY))
+    ]
+    return [
+        written(_CANARY, number=1),
+        written(_CANARY, number=2, chat=f"{LID}@lid", remoteJidAlt=_JID),
+        written(_CANARY, number=3, chat=f"{LID}@lid"),
+        written(
+            _CANARY, number=4, chat=group, participant=f"{PHONE}:12@s.whatsapp.net"
+        ),
+        webhook("messages.set", batch),
+        webhook(
+            "messages.update", {"keyId": "M1", "remoteJid": _JID, "status": "READ"}
+        ),
+        webhook("contacts.upsert", [{"remoteJid": f"{LID}@lid", "pushName": _CANARY}]),
+        webhook("presence.update", {"id": _JID, "presences": {_JID: {}}}),
+    ]
+
+
+def of_others() -> list[Any]:
+    return [
+        written(f"ask {PHONE} about it", number=5, chat=_OTHER),
+        written("of another instance", number=6, instance="outra"),
+        written("a longer number", number=7, chat=f"9{PHONE}@s.whatsapp.net"),
+        webhook("connection.update", {"state": "open"}),
+    ]
+
+
+async def test_deliveries_that_name_the_person_are_emptied(
+    database: Database, database_url: str
+) -> None:
+    await receive(database, [*of_a_person(), *of_others()])
+    add_sessions(
+        database_url, f"loja/{PHONE}", channel="whatsapp", text=f"session {_CANARY}"
+    )
+    before = set(rows(database_url, _CONTENTS))
+
+    counts = await erase(database, whatsapp_subject(f"loja/{PHONE}"))
+
+    assert counts["deliveries"] == len(of_a_person())
+    text = dump(database_url)
+    assert _CANARY not in text
+    assert LID not in text
+    after = set(rows(database_url, f"{_CONTENTS} WHERE kind <> 'emptied'"))
+    assert {key for key, _ in after} == {each.dedupe_key for each in of_others()}
+    assert after <= before
+
+
+async def test_a_late_redelivery_does_not_bring_it_back(
+    database: Database, database_url: str
+) -> None:
+    await receive(database, of_a_person())
+    await erase(database, whatsapp_subject(f"loja/{PHONE}"))
+
+    assert await receive(database, of_a_person()) == [False] * len(of_a_person())
+
+    text = dump(database_url)
+    assert _CANARY not in text
+    assert PHONE not in text
+    assert await receive(database, [written("I am back", number=99)]) == [True]
+
+
+async def test_a_late_redelivery_is_none_that_has_an_effect_for_the_first_time(
+    database: Database, database_url: str
+) -> None:
+    untrusted = replace(written(_CANARY), trusted=False)
+    await receive(database, [untrusted])
+    await erase(database, whatsapp_subject(f"loja/{PHONE}"))
+
+    found = rows(database_url, "SELECT kind, answer, trusted FROM viva.inbox")
+    assert found == [("emptied", False, True)]
+
+
+async def test_a_redelivery_at_the_same_moment_does_not_bring_it_back(
+    database: Database, database_url: str
+) -> None:
+    await receive(database, of_a_person())
+    subject = whatsapp_subject(f"loja/{PHONE}")
+
+    async def redeliver() -> None:
+        for _ in range(20):
+            await receive(database, of_a_person())
+
+    await asyncio.gather(redeliver(), redeliver(), erase(database, subject))
+
+    assert _CANARY not in dump(database_url)
+
+
+async def test_no_sample_of_evolution_keeps_a_person(
+    database: Database, database_url: str
+) -> None:
+    await receive(
+        database,
+        [
+            make_delivery(
+                tail_of(sample), "", sample["headers"], sample["body"], trusted=True,
+                now=NOW,
+            )
+            for sample in SAMPLES.values()
+        ],
+    )  # fmt: skip
+    instances = rows(database_url, "SELECT DISTINCT instance FROM viva.inbox")
+    for [instance] in instances:
+        if instance:
+            await erase(database, whatsapp_subject(f"{instance}/{PHONE}"))
+
+    left = rows(
+        database_url,
+        "SELECT event, chat, answer FROM viva.inbox WHERE instance <> ''"
+        f" AND CAST(body AS text) || CAST(form AS text) LIKE '%{PHONE}%'",
+    )
+    # Another person's message that waits for an answer is that person's.
+    assert all(answer and chat != _JID for _, chat, answer in left), left
+
+
+async def test_a_second_run_finds_the_lids_that_a_cut_one_had_left(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STRETCH", 1)
+    await receive(database, of_a_person())
+    subject = await with_lids(database, whatsapp_subject(f"loja/{PHONE}"))
+    for steps in range(1, 25):
+
+        def cut(_: int, erasure: list[int] = [steps]) -> None:  # noqa: B006
+            erasure[0] -= 1
+            if erasure[0] == 0:
+                raise InterruptedError
+
+        run_sql(database_url, "DELETE FROM viva.inbox")
+        await receive(database, of_a_person())
+        try:
+            await Erasure(database, subject, sole=False, advance=cut).run()
+        except InterruptedError:
+            await erase(database, whatsapp_subject(f"loja/{PHONE}"))
+        text = dump(database_url)
+        assert _CANARY not in text, steps
+        assert LID not in text, steps

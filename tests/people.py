@@ -1,0 +1,133 @@
+"""People with something stored, and what a dump of the database still says of them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from tests.postgres import run_sql
+from viva_server.ids import new_id
+from viva_server.store.db import Database
+from viva_server.store.postgres_programs import find_programs
+from viva_server.whatsapp.delivery import Delivery, make_delivery
+from viva_server.whatsapp.inbox import Inbox
+
+PHONE = "5511988887777"
+LID = "103899771998284"
+TABLES = ("sessions", "messages", "journal", "live_replies", "idempotency_keys")
+
+
+def add_sessions(
+    url: str,
+    person: str,
+    *,
+    channel: str = "web",
+    sessions: int = 1,
+    messages: int = 2,
+    text: str = "olá",
+    idle_days: float = 0,
+) -> list[str]:
+    """Store sessions whose messages say `text` and their seq; each has a key."""
+    rows = run_sql(
+        url,
+        f"""
+        WITH made AS (
+            INSERT INTO viva.sessions
+                (id, channel, person, title, message_count, updated_at)
+            SELECT
+                gen_random_uuid(), '{channel}', '{person}', '{text}', {messages},
+                now() - {idle_days} * interval '1 day'
+            FROM generate_series(1, {sessions}) RETURNING id
+        ), said AS (
+            INSERT INTO viva.messages (session_id, seq, id, role, content, meta, status)
+            SELECT
+                id, n, gen_random_uuid(),
+                CASE n % 2 WHEN 1 THEN 'user' ELSE 'assistant' END,
+                '{text} ' || n, '{{"contexto_len": 3}}', 'complete'
+            FROM made, generate_series(1, {messages}) AS n RETURNING id, session_id, seq
+        )
+        SELECT CAST(id AS text) FROM made
+        """,
+    )
+    ids = [row[0] for row in rows]
+    run_sql(
+        url,
+        "INSERT INTO viva.idempotency_keys (channel, person, key, body_sha256,"
+        f" message_id) SELECT '{channel}', '{person}', 'key ' || m.id, '', m.id"
+        f" FROM viva.messages AS m WHERE m.seq = 2 AND m.session_id = ANY({_ids(ids)})",
+    )
+    return ids
+
+
+def add_live_reply(url: str, person: str, session_id: str, text: str) -> str:
+    """Add a live reply of a process that is silent since long; give its id."""
+    owner, message_id = new_id(), new_id()
+    run_sql(
+        url,
+        f"""
+        INSERT INTO viva.processes (id, lock_key, beat_at)
+        VALUES ('{owner}', 77, now() - interval '1 hour');
+        UPDATE viva.sessions SET message_count = message_count + 1
+        WHERE id = '{session_id}';
+        INSERT INTO viva.messages (session_id, seq, id, role, content, status)
+        SELECT id, message_count, '{message_id}', 'assistant', '', 'streaming'
+        FROM viva.sessions WHERE id = '{session_id}';
+        INSERT INTO viva.live_replies (message_id, session_id, channel, person, owner)
+        VALUES ('{message_id}', '{session_id}', 'web', '{person}', '{owner}');
+        INSERT INTO viva.journal (message_id, start, text)
+        VALUES ('{message_id}', 0, '{text}');
+        """,
+    )
+    return message_id
+
+
+def written(
+    text: str, *, number: int | str = 1, chat: str = f"{PHONE}@s.whatsapp.net",
+    instance: str = "loja", **key: str,
+) -> Delivery:  # fmt: skip
+    """Make the delivery of a message that somebody wrote."""
+    data = {
+        "key": {"remoteJid": chat, "fromMe": False, "id": f"M{number}", **key},
+        "message": {"conversation": text},
+    }
+    return webhook("messages.upsert", data, instance)
+
+
+def webhook(event: str, data: object, instance: str = "loja") -> Delivery:
+    """Make the delivery of an event."""
+    body = {"event": event, "instance": instance, "data": data}
+    return make_delivery("", "", {}, body, trusted=True)
+
+
+async def receive(database: Database, deliveries: Sequence[Delivery]) -> list[bool]:
+    """Deliver to the inbox; tell of each whether it was new."""
+    inbox = Inbox(database)
+    try:
+        return [await inbox.add(delivery) for delivery in deliveries]
+    finally:
+        await inbox.close()
+
+
+def count(url: str, table: str, where: str = "TRUE") -> int:
+    """Count rows."""
+    [[number]] = run_sql(url, f"SELECT count(*) FROM viva.{table} WHERE {where}")
+    return int(number)
+
+
+def rows(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """Run SQL."""
+    return run_sql(url, sql)
+
+
+def dump(url: str) -> str:
+    """Dump the whole database as text."""
+    program = find_programs(None) / "pg_dump"
+    result = subprocess.run(
+        [program, "--dbname", url], capture_output=True, text=True, check=True
+    )
+    return result.stdout
+
+
+def _ids(ids: Sequence[str]) -> str:
+    return "CAST('{" + ",".join(ids) + "}' AS uuid[])"
