@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from viva_server._version import __version__
+from viva_server.commands.webhook import webhook
 from viva_server.config import Config
 from viva_server.errors import ConfigError, VivaError
 from viva_server.services import Services
@@ -29,6 +30,9 @@ VIVA_DATA_DIR; without VIVA_MODEL_URL a built-in responder answers."""
 @click.version_option(__version__, prog_name="viva-server")
 def cli() -> None:
     """VIVA: a chat server that never loses a reply."""
+
+
+cli.add_command(webhook)
 
 
 @cli.command("serve")

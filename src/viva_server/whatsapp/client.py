@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -86,13 +85,18 @@ class EvolutionClient:
         1.x and 2.x answer when the time is over, so it takes that long. Never raises
         but CancelledError.
         """
-        seconds = min(max(seconds, 0.0), MAX_TYPING_SECONDS)
-        with contextlib.suppress(EvolutionError):
+        # In this order, so that NaN is 0.
+        seconds = min(max(0.0, seconds), MAX_TYPING_SECONDS)
+        try:
             await self._post(
                 instance,
                 lambda form: typing_post(form, instance, jid, seconds),
                 extra_seconds=seconds,
             )
+        except EvolutionError as error:
+            logger.debug("no typing state by %r: %s", instance, error.reason)
+        except Exception:
+            logger.exception("a typing state by %r ended strangely", instance)
 
     async def stored_messages(
         self, instance: str, since: datetime

@@ -79,7 +79,9 @@ async def read_stored(
         if isinstance(answer, list):
             return await _read_list(rest, instance, rows, seconds)
         found = as_object(as_object(answer).get("messages"))
-        records = as_objects(found.get("records"))
+        if not isinstance(found.get("records"), list):
+            raise EvolutionError("strange_answer")
+        records = as_objects(found["records"])
         await asyncio.to_thread(rows.add, records)
         if rows.has_older or not records or page >= (as_int(found.get("pages")) or 0):
             return rows.oldest_first()

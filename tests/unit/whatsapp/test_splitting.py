@@ -41,6 +41,10 @@ def test_a_paragraph_that_ends_early_does_not_make_a_tiny_message() -> None:
     assert len(split_reply(text, 100)[0]) > 50
 
 
+def test_a_part_may_have_the_whole_limit_with_the_blank_behind_it() -> None:
+    assert len(split_reply(f"{'x' * 40} {'y' * 59} z", 100)[0]) == 100
+
+
 def test_a_word_that_is_too_long_is_cut_and_nothing_else_is() -> None:
     parts = split_reply("a" * 250, 100)
 

@@ -1,0 +1,81 @@
+"""`viva-server webhook`: what the server makes of what Evolution API sends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+from multidict import CIMultiDict
+
+from viva_server.errors import VivaError
+from viva_server.whatsapp.events import parse_webhook
+from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
+from viva_server.whatsapp.shapes import Object, as_object, as_text
+
+
+@click.group("webhook")
+def webhook() -> None:
+    """Look at what Evolution API sends."""
+
+
+@webhook.command("explain")
+@click.argument("file")
+@click.option(
+    "--tail",
+    metavar="T",
+    help="The path after …/webhook/evolution, with a query if there is one.",
+)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'K: V'",
+    help="A header of the delivery; may be given again.",
+)
+@click.option(
+    "--now",
+    type=float,
+    metavar="EPOCH",
+    help="When it came, by which old messages are told; now by default.",
+)
+def explain(
+    file: str, tail: str | None, headers: Sequence[str], now: float | None
+) -> None:
+    """Print as JSON the normal form of the body of a webhook in FILE (- for stdin).
+
+    FILE may also be a sample: an object of "headers", "body" and "expect", with the
+    path in its "meta". Nothing is stored, sent or asked for, and no setting is read.
+    """
+    body = _read(file)
+    given = CIMultiDict(_header(text) for text in headers)
+    if "expect" in body and "body" in body:
+        tail = tail or as_text(as_object(body.get("meta")).get("path_tail_by_events"))
+        own = as_object(body.get("headers"))
+        given.extend({k: v for k, v in own.items() if isinstance(v, str)})
+        body = as_object(body["body"])
+    path, _, query = (tail or "").partition("?")
+    moment = time.time() if now is None else now
+    form = parse_webhook(path, query, given, body, moment)
+    click.echo(msgspec.json.format(msgspec.json.encode(form), indent=2))
+
+
+def _read(file: str) -> Object:
+    try:
+        if file == "-":
+            return decode_object(click.get_binary_stream("stdin").read())
+        return decode_object(Path(file).read_bytes())
+    except NotJsonObjectError as error:
+        raise VivaError(f"{click.format_filename(file)}: {error}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "cannot be read"
+        raise VivaError(f"{click.format_filename(file)}: {reason}") from None
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise VivaError(f"{text!r} is no header; give it as 'Name: value'")
+    return name.strip(), value.strip()

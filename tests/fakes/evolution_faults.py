@@ -1,0 +1,62 @@
+"""What Evolution API may do instead of answering a sendText well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One answer that goes wrong.
+
+    `effect`: the message is sent all the same. `ends`: "answer", "drop" (the connection
+    is reset without an answer) or "hang" (nothing comes until the client leaves).
+    """
+
+    status: int = 201
+    message: object = None
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    effect: bool = False
+    ends: str = "answer"
+    raw: bytes | None = None
+
+    def body(self) -> dict[str, object]:
+        """Return the JSON that Evolution's error handler makes."""
+        body: dict[str, object] = {"status": self.status, "error": "Error"}
+        if self.code:
+            body["code"] = self.code
+        return {**body, "response": {"message": self.message}}
+
+
+_ABSENT: Final = [{"jid": "x", "exists": False, "number": "x"}]
+
+FAULTS: Final[Mapping[str, Fault]] = {
+    "400": Fault(400, [["instance.number is not of a type(s) string"]]),
+    "401": Fault(401, "Unauthorized"),
+    "403": Fault(403, "Forbidden"),
+    "404": Fault(404, ['The "loja" instance does not exist']),
+    "429": Fault(429, "Too many requests", headers={"Retry-After": "7"}),
+    "500": Fault(500, "Internal Server Error"),
+    "502": Fault(502, raw=b"<html>502 Bad Gateway</html>"),
+    "503": Fault(503, "Service Unavailable"),
+    "504": Fault(504, raw=b"<html>504</html>"),
+    "absent": Fault(400, _ABSENT),
+    "closed": Fault(400, ["Error: Connection Closed"]),
+    "timed out": Fault(400, ["Error: Timed Out"], effect=True),
+    "license": Fault(503, "License required", code="LICENSE_REQUIRED"),
+    "requires textMessage": Fault(400, [['instance requires property "textMessage"']]),
+    "requires text": Fault(400, [['instance requires property "text"']]),
+    "redirect": Fault(302, headers={"Location": "/elsewhere"}),
+    "drop": Fault(ends="drop"),
+    "drop after effect": Fault(ends="drop", effect=True),
+    "hang": Fault(ends="hang"),
+    "hang after effect": Fault(ends="hang", effect=True),
+    "500 after effect": Fault(500, "Internal Server Error", effect=True),
+    "html": Fault(200, raw=b"<html>Log in</html>"),
+    "huge": Fault(201, raw=b'{"key":{"id":"' + b"x" * 2**20 + b'"}}'),
+    "garbage": Fault(201, raw=b'{"key":[]}'),
+}
+"""Names for `FakeEvolution.script`."""
