@@ -125,7 +125,7 @@ SELECT
     i.instance,
     i.kind,
     i.form,
-    extract(EPOCH FROM i.received_at) AS received_at
+    CAST(extract(EPOCH FROM i.received_at) AS double precision) AS received_at
 FROM viva.inbox AS i
 WHERE i.is_pending
 ORDER BY i.received_at
@@ -218,18 +218,30 @@ WHERE
 ORDER BY o.seq;
 
 -- name: apply_own_send
--- An own message proves that a part was sent.
-UPDATE viva.outbox AS o
-SET
-    state = 'sent',
-    owner = NULL,
-    error = NULL,
-    message_id = :message_id,
-    sent_at = COALESCE(o.sent_at, clock_timestamp()),
-    attempts = o.attempts || jsonb_build_object(
-        'at', clock_timestamp(), 'outcome', 'sent', 'reason', 'event'
-    )
-WHERE o.id = CAST(:outbox_id AS uuid) AND o.state IN ('sending', 'unknown');
+-- An own message proves that a part was sent; its early receipts count now.
+WITH settled AS (
+    UPDATE viva.outbox AS o
+    SET
+        state = 'sent',
+        owner = NULL,
+        error = NULL,
+        message_id = :message_id,
+        sent_at = clock_timestamp(),
+        attempts = o.attempts || jsonb_build_object(
+            'at', clock_timestamp(), 'outcome', 'sent', 'reason', 'event'
+        )
+    WHERE o.id = CAST(:outbox_id AS uuid) AND o.state IN ('sending', 'unknown')
+    RETURNING o.instance, o.message_id
+)
+
+UPDATE viva.inbox AS i
+SET is_pending = TRUE
+FROM settled AS s
+WHERE
+    i.message_id = s.message_id
+    AND i.instance = s.instance
+    AND i.kind = 'status'
+    AND i.trusted;
 
 -- name: apply_takeover
 -- A person answers by hand: pause the assistant, but for a greeting behind a message.

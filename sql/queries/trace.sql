@@ -42,7 +42,7 @@ SELECT
     t.error,
     t.created_at,
     t.ended_at,
-    array_remove(t.cut_reply_ids || t.reply_id, NULL) AS reply_ids
+    CAST(array_remove(t.cut_reply_ids || t.reply_id, NULL) AS text[]) AS reply_ids
 FROM viva.whatsapp_turns AS t
 WHERE t.id = ANY(CAST(:turn_ids AS uuid[]))
 ORDER BY t.created_at;

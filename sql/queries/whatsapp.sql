@@ -33,7 +33,7 @@ WHERE owner = CAST(:owner AS uuid);
 -- All that decides what is done in a claimed chat; no row: it is not this owner's.
 SELECT
     c.paused_until > clock_timestamp() AS is_paused,
-    extract(EPOCH FROM c.paused_by) AS paused_by,
+    CAST(extract(EPOCH FROM c.paused_by) AS double precision) AS paused_by,
     t.id AS turn_id,
     t.user_message_id,
     t.runs,
@@ -42,7 +42,7 @@ SELECT
     r.error_code,
     r.error_is_final,
     -- Since when there have been as many answers as are allowed in that time.
-    extract(EPOCH FROM (
+    CAST(extract(EPOCH FROM (
         SELECT e.ended_at + make_interval(secs => :window_seconds)
         FROM viva.whatsapp_turns AS e
         WHERE
@@ -51,7 +51,7 @@ SELECT
             AND e.ended_at > clock_timestamp() - make_interval(secs => :window_seconds)
         ORDER BY e.ended_at DESC
         OFFSET :answers - 1 LIMIT 1
-    ) - clock_timestamp()) AS full_seconds,
+    ) - clock_timestamp()) AS double precision) AS full_seconds,
     (
         SELECT l.jid FROM viva.whatsapp_lids AS l
         WHERE l.instance = c.instance AND l.lid = c.jid
@@ -79,8 +79,8 @@ SELECT
     m.message_id,
     m.kind,
     m.text,
-    extract(EPOCH FROM m.sent_at) AS sent_at,
-    extract(EPOCH FROM clock_timestamp() - m.sent_at) AS age_seconds
+    CAST(extract(EPOCH FROM m.sent_at) AS double precision) AS sent_at,
+    CAST(extract(EPOCH FROM clock_timestamp() - m.sent_at) AS double precision) AS age_seconds
 FROM viva.whatsapp_messages AS m
 WHERE
     m.instance = :instance
@@ -299,6 +299,12 @@ WHERE instance = :instance AND jid = :jid AND owner = CAST(:owner AS uuid);
 UPDATE viva.whatsapp_chats
 SET owner = NULL, due_at = COALESCE(due_at, clock_timestamp())
 WHERE owner = CAST(:process_id AS uuid);
+
+-- name: end_pause
+-- What began a pause was no person: it is over.
+UPDATE viva.whatsapp_chats
+SET paused_until = NULL, paused_by = NULL
+WHERE instance = :instance AND jid = :jid AND owner = CAST(:owner AS uuid);
 
 -- name: lock_chat
 -- Keep a chat from being claimed or changed for the rest of a transaction.

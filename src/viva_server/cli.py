@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import click
 
 from viva_server._version import __version__
+from viva_server.commands.running import log_to_stderr, run
 from viva_server.commands.webhook import webhook
+from viva_server.commands.worker import worker_command
 from viva_server.config import Config
 from viva_server.errors import ConfigError, VivaError
 from viva_server.services import Services
@@ -33,6 +31,7 @@ def cli() -> None:
 
 
 cli.add_command(webhook)
+cli.add_command(worker_command)
 
 
 @cli.command("serve")
@@ -48,7 +47,7 @@ def serve_command(open_link: bool, log_level: str) -> None:
 
     Listens on VIVA_HOST and VIVA_PORT (127.0.0.1, 8080).
     """
-    _log_to_stderr(log_level)
+    log_to_stderr(log_level)
     config = Config.from_env()
     if open_link and config.database_url is not None:
         raise ConfigError(["--open-link is refused with VIVA_DATABASE_URL"])
@@ -58,7 +57,7 @@ def serve_command(open_link: bool, log_level: str) -> None:
             token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
             click.echo(f"Abra o chat: {address}/#token={token}")
 
-    _run(serve(config, announce))
+    run(serve(config, announce))
 
 
 @cli.command("migrate")
@@ -92,29 +91,6 @@ async def _migrate(config: Config) -> list[str]:
 def token_command(user: str, ttl: int, scope: str | None) -> None:
     """Print a Bearer token."""
     click.echo(issue_token(Config.from_env(), user, ttl_seconds=ttl, scope=scope))
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where it is installed."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: PLC0415
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work)
-
-
-def _log_to_stderr(level: str) -> None:
-    try:
-        logging.basicConfig(
-            level=level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
-    except ValueError:
-        raise click.BadParameter(
-            f"{level} is no level", param_hint="--log-level"
-        ) from None
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from viva_server.store.db import Connection, Database, Transaction
+from viva_server.store.statements import Statements
 
 LATE_SECONDS = 1.0
 """A heartbeat this old, with the process's lock free, is a death."""
@@ -75,13 +76,16 @@ async def bury(database: Database, process_id: str, *, sole: bool) -> list[str] 
         if dead is None:
             return None
         closed = await _close_all(transaction, process_id)
-        await transaction.execute("release_chats_of_dead", process_id=process_id)
-        await transaction.execute(
-            "doubt_sends_of_dead",
-            process_id=process_id,
-            settle_seconds=SETTLE_SECONDS,
-        )
+        await release_work(transaction, process_id)
         return closed
+
+
+async def release_work(database: Statements, process_id: str) -> None:
+    """Leave an owner's chats to others; what it was sending may have been sent."""
+    await database.execute("release_chats_of_dead", process_id=process_id)
+    await database.execute(
+        "doubt_sends_of_dead", process_id=process_id, settle_seconds=SETTLE_SECONDS
+    )
 
 
 async def _close_all(transaction: Transaction, process_id: str) -> list[str]:

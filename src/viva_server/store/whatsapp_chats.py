@@ -209,6 +209,13 @@ async def release_chat(
     )
 
 
+async def end_pause(database: Database, owner: str, chat: Chat) -> None:
+    """Let the assistant answer again in a chat of this owner."""
+    await database.execute(
+        "end_pause", owner=owner, instance=chat.instance, jid=chat.jid
+    )
+
+
 async def merge_chats(
     database: Database, owner: str, lid_chat: Chat, chat: Chat, people: tuple[str, str]
 ) -> bool:

@@ -45,7 +45,7 @@ class OwnSend(NamedTuple):
 async def load_pending(database: Database, *, rows: int) -> list[Pending]:
     """Load deliveries that are not applied yet, oldest first."""
     found = await database.fetch("load_pending", rows=rows)
-    return [Pending(*row[:4], float(row.received_at)) for row in found]
+    return [Pending._make(row) for row in found]
 
 
 async def drop_pending(database: Database, inbox_ids: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ async def apply_edit(
     changed_at: float,
     text: str | None,
 ) -> None:
-    """Record an edit made at `changed_at` (epoch seconds); an older one does nothing."""
+    """Record an edit of `changed_at` (epoch seconds); an older one does nothing."""
     await database.execute(
         "apply_edit",
         instance=instance,

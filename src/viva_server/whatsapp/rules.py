@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -204,11 +204,6 @@ def retry_seconds(attempts: int, retry_after: float | None) -> float:
     """Say when a send that surely did nothing is made again: 1, 2, 4 … 300 s."""
     backoff = min(2.0 ** min(attempts, 16), _LONGEST_RETRY_SECONDS)
     return max(backoff, retry_after or 0.0)
-
-
-def too_old(ages: Sequence[float], max_age_seconds: float) -> list[bool]:
-    """Say which messages have waited for too long by now."""
-    return [age > max_age_seconds for age in ages]
 
 
 def person_of(instance: str, jid: str) -> str:
