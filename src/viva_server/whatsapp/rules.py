@@ -141,9 +141,12 @@ def may_take_over(form: NormalForm) -> bool:
     return is_person(form.get("chat")) and not form.get("self_chat", False)
 
 
-def is_greeting(own_at: float, message_at: float) -> bool:
-    """Whether an own message is the greeting that a person's message called forth."""
-    return 0 <= own_at - message_at <= GREETING_SECONDS
+def was_greeting(own_at: float, message_at: float) -> bool:
+    """Whether an own message was the greeting of one that was delivered after it.
+
+    Within one second, which is WhatsApp's resolution, the order of delivery counts.
+    """
+    return 0 < own_at - message_at <= GREETING_SECONDS
 
 
 def receipt_rank(status: str | None) -> int:

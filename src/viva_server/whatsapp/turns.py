@@ -166,7 +166,7 @@ class Turns:
         if not messages:
             return None
         if state.full_seconds is not None and state.full_seconds > 0:
-            return float(state.full_seconds)
+            return state.full_seconds
         turn = _Turn(new_id(), new_id(), 0)
         begun = await store.add_turn(
             self._database,
@@ -192,8 +192,8 @@ class Turns:
         messages: Sequence[WaitingMessage],
     ) -> bool:
         """Whether what paused the chat only came before the message that it greeted."""
-        paused_by = float(state.paused_by or 0.0)
-        if not any(rules.is_greeting(paused_by, float(m.sent_at)) for m in messages):
+        paused_by = state.paused_by or 0.0
+        if not any(rules.was_greeting(paused_by, m.sent_at) for m in messages):
             return False
         await store.end_pause(self._database, owner, chat)
         return True
