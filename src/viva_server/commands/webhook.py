@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +107,7 @@ def _is_id(text: str) -> bool:
 def _read(file: str) -> Object:
     try:
         if file == "-":
-            return decode_object(click.get_binary_stream("stdin").read())
+            return decode_object(sys.stdin.buffer.read())
         return decode_object(Path(file).read_bytes())
     except NotJsonObjectError as error:
         raise VivaError(f"{click.format_filename(file)}: {error}") from None
