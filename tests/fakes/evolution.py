@@ -194,8 +194,12 @@ class FakeEvolution:
         self, method: str, words: list[str]
     ) -> tuple[str | None, Handler | None]:
         if self.generation == "go":
-            routes = {"send/text": self._send, "message/presence": self._show_typing}
-            return None, routes.get("/".join(words)) if method == "POST" else None
+            routes = {
+                "POST send/text": self._send,
+                "POST message/presence": self._show_typing,
+                "GET server/ok": self._tell_ok,
+            }
+            return None, routes.get(f"{method} {'/'.join(words)}")
         if [method, *words] == ["GET", "instance", "fetchInstances"]:
             return None, self._list_instances
         routes = {
@@ -281,6 +285,11 @@ class FakeEvolution:
         self, instance: str, request: web.Request, body: Any
     ) -> web.StreamResponse:
         return web.json_response(self.settings.get(instance))
+
+    async def _tell_ok(
+        self, instance: str, request: web.Request, body: Any
+    ) -> web.StreamResponse:
+        return web.json_response({"status": "ok"})
 
     async def _list_instances(
         self, instance: str, request: web.Request, body: Any

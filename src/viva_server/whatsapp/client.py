@@ -22,6 +22,7 @@ from viva_server.whatsapp.outcomes import (
     outcome_of_failure,
 )
 from viva_server.whatsapp.rest import Answer, EvolutionRest
+from viva_server.whatsapp.shapes import as_object
 from viva_server.whatsapp.stored import instance_names, read_stored
 
 __all__ = ["EvolutionClient", "SendOutcome"]
@@ -128,6 +129,17 @@ class EvolutionClient:
         """
         answer = await self._get("instance", "fetchInstances")
         return instance_names(answer.body)
+
+    async def is_go(self) -> bool:
+        """Return whether evolution-go answers at the URL. Never raises.
+
+        Cancelled, it ends at once.
+        """
+        try:
+            answer = await self._get("server", "ok")
+        except EvolutionError:
+            return False
+        return as_object(answer.body).get("status") == "ok"
 
     async def _post(
         self,
