@@ -193,29 +193,34 @@ WHERE
 
 -- name: find_own_sends
 -- Parts that an own message may be: of its id, or in its chat and without an id.
+WITH chat AS (
+    SELECT CAST(:jid AS text) AS jid
+    UNION
+    SELECT l.jid FROM viva.whatsapp_lids AS l
+    WHERE l.instance = :instance AND l.lid = :jid
+),
+
+found AS (
+    SELECT o.id, o.seq, o.state, o.text, TRUE AS same_id
+    FROM viva.outbox AS o
+    WHERE o.message_id = :message_id AND o.instance = :instance
+    UNION ALL
+    SELECT o.id, o.seq, o.state, o.text, FALSE AS same_id
+    FROM viva.outbox AS o
+    INNER JOIN chat AS c ON c.jid = o.jid
+    WHERE
+        o.instance = :instance
+        AND o.state IN ('sending', 'unknown')
+        AND o.message_id IS NULL
+)
+
 SELECT
-    CAST(o.id AS text) AS id,
-    o.state,
-    COALESCE(o.message_id = :message_id, FALSE) AS same_id,
-    btrim(o.text) = btrim(:text) AS same_text
-FROM viva.outbox AS o
-WHERE
-    o.instance = :instance
-    AND (
-        o.message_id = :message_id
-        OR (
-            o.state IN ('sending', 'unknown')
-            AND o.message_id IS NULL
-            AND o.jid IN (
-                :jid,
-                (
-                    SELECT l.jid FROM viva.whatsapp_lids AS l
-                    WHERE l.instance = :instance AND l.lid = :jid
-                )
-            )
-        )
-    )
-ORDER BY o.seq;
+    CAST(f.id AS text) AS id,
+    f.state,
+    f.same_id,
+    btrim(f.text) = btrim(:text) AS same_text
+FROM found AS f
+ORDER BY f.seq;
 
 -- name: apply_own_send
 -- An own message proves that a part was sent; its early receipts count now.

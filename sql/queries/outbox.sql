@@ -13,7 +13,7 @@ due AS (
     FROM viva.outbox AS o
     WHERE
         o.state = 'waiting'
-        AND o.due_at <= clock_timestamp()
+        AND o.due_at <= now()
         AND NOT EXISTS (
             SELECT FROM viva.outbox AS before
             WHERE

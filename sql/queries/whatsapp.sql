@@ -11,7 +11,7 @@ WITH me AS (
 due AS (
     SELECT c.instance, c.jid
     FROM viva.whatsapp_chats AS c
-    WHERE c.owner IS NULL AND c.due_at <= clock_timestamp()
+    WHERE c.owner IS NULL AND c.due_at <= now()
     ORDER BY c.due_at
     LIMIT :chats
     FOR UPDATE SKIP LOCKED
@@ -48,7 +48,7 @@ SELECT
         WHERE
             e.instance = c.instance
             AND e.jid = c.jid
-            AND e.ended_at > clock_timestamp() - make_interval(secs => :window_seconds)
+            AND e.ended_at > now() - make_interval(secs => :window_seconds)
         ORDER BY e.ended_at DESC
         OFFSET :answers - 1 LIMIT 1
     ) - clock_timestamp()) AS double precision) AS full_seconds,
@@ -66,7 +66,10 @@ SELECT
     ) AS lid_chat
 FROM viva.whatsapp_chats AS c
 LEFT JOIN viva.whatsapp_turns AS t
-    ON t.instance = c.instance AND t.jid = c.jid AND t.state = 'running'
+    ON t.instance = c.instance
+    AND t.jid = c.jid
+    AND t.state = 'running'
+    AND t.ended_at IS NULL
 LEFT JOIN viva.messages AS r ON r.id = t.reply_id
 WHERE
     c.instance = :instance
@@ -74,19 +77,35 @@ WHERE
     AND c.owner = CAST(:owner AS uuid);
 
 -- name: load_waiting
--- A chat's messages that have no turn yet, or those of its running turn, by their time.
+-- A chat's messages that are to be answered and have no turn yet, by their time.
 SELECT
     m.message_id,
     m.kind,
     m.text,
     CAST(extract(EPOCH FROM m.sent_at) AS double precision) AS sent_at,
-    CAST(extract(EPOCH FROM clock_timestamp() - m.sent_at) AS double precision) AS age_seconds
+    CAST(
+        extract(EPOCH FROM clock_timestamp() - m.sent_at) AS double precision
+    ) AS age_seconds
 FROM viva.whatsapp_messages AS m
 WHERE
     m.instance = :instance
     AND m.jid = :jid
-    AND m.turn_id IS NOT DISTINCT FROM CAST(:turn_id AS uuid)
+    AND m.turn_id IS NULL
     AND m.why_not IS NULL
+ORDER BY m.sent_at, m.inbox_id, m.message_id;
+
+-- name: load_turn_messages
+-- The messages that a turn answers, by their time.
+SELECT
+    m.message_id,
+    m.kind,
+    m.text,
+    CAST(extract(EPOCH FROM m.sent_at) AS double precision) AS sent_at,
+    CAST(
+        extract(EPOCH FROM clock_timestamp() - m.sent_at) AS double precision
+    ) AS age_seconds
+FROM viva.whatsapp_messages AS m
+WHERE m.turn_id = CAST(:turn_id AS uuid)
 ORDER BY m.sent_at, m.inbox_id, m.message_id;
 
 -- name: skip_messages

@@ -107,3 +107,21 @@ async def test_a_stop_in_mid_turn_leaves_it_to_the_next_process(
             await site.answered()
             [sent] = site.evolution.sent
             assert sent.text == reply_to(_QUESTION, Script(tokens=5)).strip()
+
+
+async def test_a_process_killed_in_mid_send_leaves_an_unknown_that_nobody_repeats(
+    database_url: str,
+) -> None:
+    async with (
+        FakeModel() as model,
+        whatsapp_site(database_url, model, servers=2) as site,
+    ):
+        site.evolution.script("hang")
+        site.evolution.receive(_QUESTION)
+        sending = "SELECT owner FROM viva.outbox WHERE state = 'sending'"
+        await until(lambda: site.rows(sending))
+        [(owner,)] = site.rows(sending)
+        await _kill_owner(site, owner)
+        state = "SELECT state, error FROM viva.outbox"
+        await until(lambda: site.rows(state) == [("unknown", "crashed")])
+        assert site.evolution.sent == []

@@ -87,7 +87,5 @@ VALUES: dict[str, object] = {
     "window_seconds": 600.0,
 }
 
-NULLABLE = frozenset(
-    {"again_seconds", "error", "key", "mode", "session_id", "text", "turn_id"}
-)
+NULLABLE = frozenset({"again_seconds", "error", "key", "mode", "session_id", "text"})
 """What may be NULL, or an array of NULL alone."""

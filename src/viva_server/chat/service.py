@@ -284,18 +284,9 @@ class ChatService:
         reply = self._runtime.adopt(turn.message_id, started.seq, closing)
         reader = self._runtime.presence.attach(reply, 0, connection)
         assert self._responder is not None, "started before the first message"
-        self._keep(
-            asyncio.create_task(
-                produce(
-                    self._config,
-                    self._database,
-                    self._responder,
-                    reply,
-                    turn,
-                    started.mode,
-                )
-            )
-        )
+        config, database, responder = self._config, self._database, self._responder
+        work = produce(config, database, responder, reply, turn, started.mode)
+        self._keep(asyncio.create_task(work))
         return Reading(
             reader=reader,
             message_id=turn.message_id,

@@ -94,9 +94,12 @@ async def load_waiting(
     database: Database, chat: Chat, turn_id: str | None
 ) -> list[WaitingMessage]:
     """Load the messages of a turn, or those that have none, in order of time."""
-    rows = await database.fetch(
-        "load_waiting", instance=chat.instance, jid=chat.jid, turn_id=turn_id
-    )
+    if turn_id is not None:
+        rows = await database.fetch("load_turn_messages", turn_id=turn_id)
+    else:
+        rows = await database.fetch(
+            "load_waiting", instance=chat.instance, jid=chat.jid
+        )
     return [WaitingMessage._make(row) for row in rows]
 
 

@@ -40,7 +40,10 @@ def message_rows(delivery: Delivery, judge: Rules, now: float) -> list[MessageRo
     if not delivery.trusted:
         return []
     forms = forms_of(delivery.form)
-    return [_row(form, judge, now) for form in forms if rules.is_kept(form)]
+    rows = [_row(form, judge, now) for form in forms if rules.is_kept(form)]
+    if not delivery.form.get("instance"):
+        return [row._replace(why_not=row.why_not or "no_instance") for row in rows]
+    return rows
 
 
 def is_pending(delivery: Delivery) -> bool:

@@ -22,12 +22,10 @@ from viva_server.ids import new_id
 from viva_server.store import whatsapp_chats as store
 from viva_server.store.db import Database
 from viva_server.store.people import Person
-from viva_server.store.replies import ClosedReply
-from viva_server.store.statements import Statements
-from viva_server.store.whatsapp_chats import Chat, ChatState, Parted, WaitingMessage
+from viva_server.store.whatsapp_chats import Chat, ChatState, WaitingMessage
 from viva_server.whatsapp import rules
+from viva_server.whatsapp.closing import close_turn_replies
 from viva_server.whatsapp.jids import LID
-from viva_server.whatsapp.splitting import split_reply
 
 logger = logging.getLogger(__name__)
 
@@ -306,19 +304,3 @@ class Turns:
         task = asyncio.create_task(showing)
         self._typing.add(task)
         task.add_done_callback(self._typing.discard)
-
-
-async def close_turn_replies(
-    database: Statements, owner: str, replies: list[ClosedReply]
-) -> None:
-    """Close replies of turns; a whole one is put into the outbox by the same statement.
-
-    Raises:
-        FencedError: another process has declared this owner dead.
-    """
-    await store.close_turns(database, owner, [_parted(reply) for reply in replies])
-
-
-def _parted(reply: ClosedReply) -> Parted:
-    parts = split_reply(reply.text) if reply.status == "complete" else []
-    return Parted(reply, [(new_id(), part) for part in parts])

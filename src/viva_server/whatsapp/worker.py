@@ -26,6 +26,8 @@ from viva_server.whatsapp.turns import Turns
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+_STEP_SECONDS = 1.0
+"""For a loop's present step at a stop; a statement takes milliseconds."""
 _STRAY_SECONDS = 5.0
 
 
@@ -58,7 +60,9 @@ class Worker:
             on_sends=self.nudge,
         )
         self._nudged = {name: asyncio.Event() for name in ("turns", "sends", "news")}
+        self._ending: set[str] = set()
         self._loops: dict[str, asyncio.Task[None]] = {}
+        self._strays: asyncio.Task[None] | None = None
         self._working: dict[Chat, asyncio.Task[None]] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
 
@@ -75,9 +79,9 @@ class Worker:
             "news": self._news.step,
         }
         for name, step in steps.items():
-            loop = self._repeat(step, self._nudged[name])
+            loop = self._repeat(name, step)
             self._loops[name] = asyncio.create_task(loop, name=f"whatsapp {name}")
-        self._loops["strays"] = asyncio.create_task(self._collect_strays())
+        self._strays = asyncio.create_task(self._collect_strays())
 
     def nudge(self) -> None:
         """Look for work now and not at the next turn of the clock."""
@@ -93,12 +97,13 @@ class Worker:
 
         A request that is cut by this has an unknown outcome.
         """
-        tasks = {*self._working.values(), *self._sending.values()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=within_seconds)
         for name in list(self._loops):
             await self._end_loop(name)
         tasks = {*self._working.values(), *self._sending.values()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_seconds)
+        if self._strays is not None:
+            tasks.add(self._strays)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -107,16 +112,18 @@ class Worker:
             await release_work(self._database, self._runtime.ownership.id)
 
     async def _end_loop(self, name: str) -> None:
+        """End a loop behind its present step: nobody would know of a cut claim."""
+        self._ending.add(name)
+        self._nudged[name].set()
         if (task := self._loops.pop(name, None)) is not None:
+            await asyncio.wait({task}, timeout=_STEP_SECONDS)
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.gather(task, return_exceptions=True)
 
-    async def _repeat(
-        self, step: Callable[[], Awaitable[bool]], nudged: asyncio.Event
-    ) -> None:
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[bool]]) -> None:
         """Repeat a step, at once while it finds work."""
-        while True:
+        nudged = self._nudged[name]
+        while name not in self._ending:
             nudged.clear()
             found = False
             try:
@@ -125,7 +132,7 @@ class Worker:
                 logger.debug("No look for work of WhatsApp: %s", error)
             except Exception:
                 logger.exception("A look for work of WhatsApp failed")
-            if not found:
+            if not found and name not in self._ending:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):
                         await nudged.wait()
