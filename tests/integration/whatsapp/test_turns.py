@@ -31,6 +31,17 @@ async def test_a_burst_is_one_turn_in_the_order_of_its_times(database_url: str) 
         assert site.texts == ["Resposta 1"]
 
 
+async def test_each_message_pushes_the_answer_on(database_url: str) -> None:
+    async with lab(database_url, whatsapp_debounce_seconds=1.2) as site:
+        now = time.time()
+        for number in range(4):
+            site.upsert(row(f"parte {number}", f"B{number}", at=now - 10 + number))
+            await asyncio.sleep(0.5)
+        assert site.answers.seen == []
+        await site.sent()
+        assert len(site.answers.questions[0].splitlines()) == 4
+
+
 async def test_ten_deliveries_to_two_processes_are_one_row_and_one_turn(
     database_url: str,
 ) -> None:
