@@ -59,7 +59,7 @@ class Services:
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
         self.inbox = Inbox(
-            self.database, rules=Rules.of(config), on_stored=self._nudge_worker
+            self.database, rules=Rules.of(config), on_stored=self._tell_worker
         )
         self.worker: Worker | None = None
         self._drained: asyncio.Task[None] | None = None
@@ -145,9 +145,9 @@ class Services:
         self.worker = Worker(config, self.database, self.runtime, self.chat, client)
         self.worker.start()
 
-    def _nudge_worker(self) -> None:
+    def _tell_worker(self) -> None:
         if self.worker is not None:
-            self.worker.nudge()
+            self.worker.look_for_news()
 
     async def is_ready(self) -> bool:
         """Whether new work can be taken: the database answers, nothing is stuck."""

@@ -57,7 +57,7 @@ class Worker:
             database,
             chat,
             typist=client if config.whatsapp_typing else None,
-            on_sends=self.nudge,
+            on_sends=self._look_for_sends,
         )
         self._nudged = {name: asyncio.Event() for name in ("turns", "sends", "news")}
         self._ending: set[str] = set()
@@ -83,10 +83,12 @@ class Worker:
             self._loops[name] = asyncio.create_task(loop, name=f"whatsapp {name}")
         self._strays = asyncio.create_task(self._collect_strays())
 
-    def nudge(self) -> None:
-        """Look for work now and not at the next turn of the clock."""
-        for event in self._nudged.values():
-            event.set()
+    def look_for_news(self) -> None:
+        """Look now for what Evolution told, and not at the next turn of the clock."""
+        self._nudged["news"].set()
+
+    def _look_for_sends(self) -> None:
+        self._nudged["sends"].set()
 
     async def finish(self) -> None:
         """Begin no more turns; those under way, and the sends, go on."""
@@ -159,7 +161,7 @@ class Worker:
 
     async def _send(self, owner: str, send: sends_store.Send) -> None:
         await self._outbox.send(owner, send)
-        self._nudged["sends"].set()
+        self._look_for_sends()
 
     async def _collect_strays(self) -> None:
         """Give back what this process owns and does not work on.
