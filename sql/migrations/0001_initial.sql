@@ -115,7 +115,7 @@ CREATE TABLE viva.idempotency_keys (
 
 CREATE INDEX idempotency_keys_message_idx ON viva.idempotency_keys (message_id);
 
--- Webhook deliveries, one row per event however often it came. Work on it comes later.
+-- Webhook deliveries, one row per event however often it came.
 CREATE TABLE viva.inbox (
     id uuid NOT NULL CONSTRAINT inbox_pkey PRIMARY KEY,
     -- SHA-256 of what tells one event from another (viva_server.whatsapp.keys).
@@ -145,7 +145,11 @@ CREATE TABLE viva.inbox (
     redelivered_at timestamptz[] NOT NULL DEFAULT '{}',
     -- When an erasure emptied the row (kind 'emptied'). Its key stays as a tombstone: a
     -- late delivery of the same event finds it, and is a duplicate and nothing more.
-    erased_at timestamptz
+    erased_at timestamptz,
+    -- A receipt, an own message, an edit or a delete that is not applied yet.
+    is_pending boolean NOT NULL DEFAULT FALSE,
+    -- Why it could not be applied; it waits for a replay.
+    problem text
 );
 
 -- A person's chat: its turns, its export and its erasure.
@@ -154,6 +158,129 @@ CREATE INDEX inbox_chat_idx ON viva.inbox (instance, chat, received_at) WHERE ch
 CREATE INDEX inbox_message_idx ON viva.inbox (message_id) WHERE message_id IS NOT NULL;
 -- Retention.
 CREATE INDEX inbox_received_at_idx ON viva.inbox (received_at);
+CREATE INDEX inbox_pending_idx ON viva.inbox (received_at) WHERE is_pending;
+CREATE INDEX inbox_problem_idx ON viva.inbox (received_at) WHERE problem IS NOT NULL;
+
+-- A person's lid and phone in one instance: versions deliver the same chat under either.
+CREATE TABLE viva.whatsapp_lids (
+    instance text NOT NULL,
+    lid text NOT NULL,
+    -- The phone's jid.
+    jid text NOT NULL,
+    CONSTRAINT whatsapp_lids_pkey PRIMARY KEY (instance, lid)
+);
+
+CREATE INDEX whatsapp_lids_jid_idx ON viva.whatsapp_lids (instance, jid);
+
+-- The queue: one row for each chat, claimed by one process at a time.
+CREATE TABLE viva.whatsapp_chats (
+    instance text NOT NULL,
+    -- Where a reply goes: the phone's jid where it is known, else the lid, or a group's.
+    jid text NOT NULL,
+    -- When there is work; pushed on by each new message. Null: there is none.
+    due_at timestamptz,
+    -- The process that works on it; burying it gives the chat back.
+    owner uuid,
+    -- A person answers by hand until then; the message that began it was sent then.
+    paused_until timestamptz,
+    paused_by timestamptz,
+    CONSTRAINT whatsapp_chats_pkey PRIMARY KEY (instance, jid)
+);
+
+CREATE INDEX whatsapp_chats_due_idx ON viva.whatsapp_chats (due_at)
+    WHERE owner IS NULL AND due_at IS NOT NULL;
+CREATE INDEX whatsapp_chats_owner_idx ON viva.whatsapp_chats (owner) WHERE owner IS NOT NULL;
+
+-- One answer to all messages that had gathered in a chat, and its tries.
+CREATE TABLE viva.whatsapp_turns (
+    id uuid CONSTRAINT whatsapp_turns_pkey PRIMARY KEY,
+    instance text NOT NULL,
+    jid text NOT NULL,
+    -- The session's message that holds the joined text, whatever try stores it.
+    user_message_id uuid NOT NULL,
+    -- The present try's reply; earlier ones were cut and never sent.
+    reply_id uuid,
+    cut_reply_ids uuid[] NOT NULL DEFAULT '{}',
+    runs integer NOT NULL DEFAULT 0,
+    -- running -> answered | dead; a replay takes a dead one back.
+    state text NOT NULL CONSTRAINT whatsapp_turns_state_check
+        CHECK (state IN ('running', 'answered', 'dead')),
+    error text,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz
+);
+
+CREATE UNIQUE INDEX whatsapp_turns_running_key ON viva.whatsapp_turns (instance, jid)
+    WHERE state = 'running';
+CREATE INDEX whatsapp_turns_chat_idx ON viva.whatsapp_turns (instance, jid, ended_at);
+CREATE INDEX whatsapp_turns_reply_idx ON viva.whatsapp_turns (reply_id);
+CREATE INDEX whatsapp_turns_dead_idx ON viva.whatsapp_turns (ended_at) WHERE state = 'dead';
+
+-- What people wrote on WhatsApp, once per message, whatever event brought it.
+CREATE TABLE viva.whatsapp_messages (
+    instance text NOT NULL,
+    message_id text NOT NULL,
+    jid text NOT NULL,
+    inbox_id uuid NOT NULL CONSTRAINT whatsapp_messages_inbox_fkey
+        REFERENCES viva.inbox ON DELETE CASCADE,
+    kind text NOT NULL,
+    text text,
+    -- By WhatsApp's clock, where the delivery told it.
+    sent_at timestamptz NOT NULL,
+    -- Set: it is not answered, for this reason. Neither this nor a turn: it waits.
+    why_not text,
+    turn_id uuid CONSTRAINT whatsapp_messages_turn_fkey
+        REFERENCES viva.whatsapp_turns ON DELETE SET NULL,
+    edited_at timestamptz,
+    deleted_at timestamptz,
+    CONSTRAINT whatsapp_messages_pkey PRIMARY KEY (message_id, instance)
+);
+
+CREATE INDEX whatsapp_messages_chat_idx ON viva.whatsapp_messages (instance, jid, sent_at);
+CREATE INDEX whatsapp_messages_waiting_idx ON viva.whatsapp_messages (instance, jid)
+    WHERE turn_id IS NULL AND why_not IS NULL;
+CREATE INDEX whatsapp_messages_turn_idx ON viva.whatsapp_messages (turn_id);
+CREATE INDEX whatsapp_messages_inbox_idx ON viva.whatsapp_messages (inbox_id);
+
+-- What is sent on WhatsApp, in parts that fit one message.
+CREATE TABLE viva.outbox (
+    id uuid CONSTRAINT outbox_pkey PRIMARY KEY,
+    turn_id uuid NOT NULL CONSTRAINT outbox_turn_fkey
+        REFERENCES viva.whatsapp_turns ON DELETE CASCADE,
+    instance text NOT NULL,
+    jid text NOT NULL,
+    -- The order within a chat, whose turns come one after the other.
+    seq bigint GENERATED ALWAYS AS IDENTITY,
+    text text NOT NULL,
+    -- waiting -> sending (committed before the request) -> sent | waiting | unknown
+    -- | dead; unknown -> sent by Evolution's own event; dropped: a person took over.
+    state text NOT NULL DEFAULT 'waiting' CONSTRAINT outbox_state_check CHECK (
+        state IN ('waiting', 'sending', 'unknown', 'sent', 'dead', 'dropped')
+    ),
+    owner uuid,
+    -- waiting: not before; unknown: until then it may still prove to be sent.
+    due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- A late answer is worse than none.
+    expires_at timestamptz NOT NULL DEFAULT clock_timestamp() + interval '1 hour',
+    -- [{"at", "outcome", "reason"}], one for each request.
+    attempts jsonb NOT NULL DEFAULT '[]',
+    error text,
+    -- WhatsApp's id of it, and how far its receipts have come.
+    message_id text,
+    receipt text,
+    receipt_rank smallint NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sent_at timestamptz
+);
+
+CREATE INDEX outbox_due_idx ON viva.outbox (due_at) WHERE state = 'waiting';
+CREATE INDEX outbox_chat_idx ON viva.outbox (instance, jid, seq)
+    WHERE state IN ('waiting', 'sending', 'unknown');
+CREATE INDEX outbox_owner_idx ON viva.outbox (owner) WHERE owner IS NOT NULL;
+CREATE INDEX outbox_message_idx ON viva.outbox (message_id, instance)
+    WHERE message_id IS NOT NULL;
+CREATE INDEX outbox_turn_idx ON viva.outbox (turn_id);
+CREATE INDEX outbox_dead_idx ON viva.outbox (created_at) WHERE state IN ('dead', 'unknown');
 
 -- What was done with people's data, for who has to answer for it. It names nobody.
 CREATE TABLE viva.audit (

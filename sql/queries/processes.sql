@@ -22,7 +22,9 @@ RETURNING id;
 DELETE FROM viva.processes AS p
 WHERE
     p.id = CAST(:process_id AS uuid)
-    AND NOT EXISTS (SELECT FROM viva.live_replies AS l WHERE l.owner = p.id);
+    AND NOT EXISTS (SELECT FROM viva.live_replies AS l WHERE l.owner = p.id)
+    AND NOT EXISTS (SELECT FROM viva.whatsapp_chats AS c WHERE c.owner = p.id)
+    AND NOT EXISTS (SELECT FROM viva.outbox AS o WHERE o.owner = p.id);
 
 -- name: find_silent_processes
 -- Owners whose heartbeat is late; none within 15 s of a start of the database.

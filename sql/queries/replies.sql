@@ -149,13 +149,13 @@ FROM live
 LEFT JOIN session AS s ON TRUE;
 
 -- name: load_history
--- What the model sees: the newest stored messages, without failed and live replies.
+-- What the model sees: the newest stored messages whose status is one of these.
 SELECT m.role, m.content
 FROM viva.messages AS m
 WHERE
     m.session_id = CAST(:session_id AS uuid)
     AND m.seq < :before_seq
-    AND m.status IN ('complete', 'partial')
+    AND m.status = ANY(CAST(:statuses AS text[]))
 ORDER BY m.seq DESC
 LIMIT :messages;
 

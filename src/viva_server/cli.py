@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import click
 
@@ -16,7 +12,9 @@ from viva_server.commands.doctor import doctor_command
 from viva_server.commands.erase import erase_command
 from viva_server.commands.export import export_command
 from viva_server.commands.purge import purge_command
+from viva_server.commands.running import log_to_stderr, run
 from viva_server.commands.webhook import webhook
+from viva_server.commands.worker import worker_command
 from viva_server.config import Config
 from viva_server.errors import ConfigError, VivaError
 from viva_server.services import Services
@@ -49,7 +47,7 @@ def serve_command(open_link: bool, log_level: str) -> None:
 
     Listens on VIVA_HOST and VIVA_PORT (127.0.0.1, 8080).
     """
-    _log_to_stderr(log_level)
+    log_to_stderr(log_level)
     config = Config.from_env()
     if open_link and config.database_url is not None:
         raise ConfigError(["--open-link is refused with VIVA_DATABASE_URL"])
@@ -59,7 +57,7 @@ def serve_command(open_link: bool, log_level: str) -> None:
             token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
             click.echo(f"Abra o chat: {address}/#token={token}")
 
-    _run(serve(config, announce))
+    run(serve(config, announce))
 
 
 @cli.command("migrate")
@@ -95,34 +93,15 @@ def token_command(user: str, ttl: int, scope: str | None) -> None:
     click.echo(issue_token(Config.from_env(), user, ttl_seconds=ttl, scope=scope))
 
 
-cli.add_command(doctor_command)
-cli.add_command(erase_command)
-cli.add_command(export_command)
-cli.add_command(purge_command)
-cli.add_command(webhook)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where it is installed."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: PLC0415
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work)
-
-
-def _log_to_stderr(level: str) -> None:
-    try:
-        logging.basicConfig(
-            level=level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
-    except ValueError:
-        raise click.BadParameter(
-            f"{level} is no level", param_hint="--log-level"
-        ) from None
+for command in (
+    doctor_command,
+    erase_command,
+    export_command,
+    purge_command,
+    webhook,
+    worker_command,
+):
+    cli.add_command(command)
 
 
 def main() -> None:

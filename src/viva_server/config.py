@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -17,6 +18,13 @@ from viva_server.errors import ConfigError
 
 Network = IPv4Network | IPv6Network
 
+UNSUPPORTED_TEXT = (
+    "Por enquanto só consigo ler mensagens de texto. "
+    "Pode escrever o que você precisa, por favor?"
+)
+
+_MAX_FIXED_CHARS = 4000
+_IGNORED = re.compile(r"\+?[\d ()-]{5,40}|\S+@\S+")
 _MIN_SECRET_BYTES = 32  # RFC 7518 § 3.2: an HS256 key has at least 256 bits
 
 
@@ -151,6 +159,15 @@ class Config:
     webhook_open: bool = _setting(_flag, False)
     evolution_url: URL | None = _setting(_http_url, None, repr=False)
     evolution_api_key: str | None = _setting(_text, None, repr=False)
+    whatsapp_max_age_seconds: float = _setting(_seconds, 3600.0)
+    whatsapp_groups: bool = _setting(_flag, False)
+    whatsapp_ignore: tuple[str, ...] = _setting(_words, ())
+    whatsapp_debounce_seconds: float = _setting(_seconds, 2.0)
+    whatsapp_handover_seconds: float = _setting(_seconds, 1800.0)
+    whatsapp_replies_per_10_minutes: int = _setting(_integer, 20)
+    whatsapp_typing: bool = _setting(_flag, True)
+    whatsapp_turns: int = _setting(_integer, 20)
+    whatsapp_unsupported_text: str = _setting(_text, UNSUPPORTED_TEXT)
     cors_origins: tuple[str, ...] = _setting(_origins, ())
     metrics: bool = _setting(_flag, True)
 
@@ -184,7 +201,11 @@ class Config:
     def _problems(self) -> list[str]:
         return [
             f"VIVA_{name.upper()} {problem}"
-            for name, problem in (*self._secret_problems(), *self._range_problems())
+            for name, problem in (
+                *self._secret_problems(),
+                *self._whatsapp_problems(),
+                *self._range_problems(),
+            )
         ]
 
     def _secret_problems(self) -> list[tuple[str, str]]:
@@ -195,6 +216,16 @@ class Config:
             found.append(("model_name", "is required with VIVA_MODEL_URL"))
         if self.evolution_url is not None and not self.evolution_api_key:
             found.append(("evolution_api_key", "is required with VIVA_EVOLUTION_URL"))
+        return found
+
+    def _whatsapp_problems(self) -> list[tuple[str, str]]:
+        found = []
+        if len(self.whatsapp_unsupported_text) > _MAX_FIXED_CHARS:
+            problem = f"must have {_MAX_FIXED_CHARS} characters or less"
+            found.append(("whatsapp_unsupported_text", problem))
+        if any(not _IGNORED.fullmatch(word) for word in self.whatsapp_ignore):
+            problem = "must list phone numbers with country code, or jids"
+            found.append(("whatsapp_ignore", problem))
         return found
 
     def _range_problems(self) -> list[tuple[str, str]]:
@@ -210,6 +241,11 @@ class Config:
             "reply_seconds": (0.1, 86_400),
             "model_first_token_seconds": (0.1, 86_400),
             "model_idle_seconds": (0.1, 86_400),
+            "whatsapp_max_age_seconds": (1, 604_800),
+            "whatsapp_debounce_seconds": (0, 300),
+            "whatsapp_handover_seconds": (0, 2_592_000),
+            "whatsapp_replies_per_10_minutes": (1, 10_000),
+            "whatsapp_turns": (1, 1000),
         }
         return [
             (name, f"must be between {low:g} and {high:g}")

@@ -26,8 +26,11 @@ from viva_server.responders import (
 from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
+from viva_server.whatsapp.client import EvolutionClient
 from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.rules import Rules
+from viva_server.whatsapp.worker import Worker
 
 if TYPE_CHECKING:
     from viva_server.store.embedded import EmbeddedPostgres
@@ -35,14 +38,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _RESTART_SECONDS = 5.0
+_LEAST_SECONDS = 0.2
 
 
 class Services:
-    """One viva_server: its database, its chat and its inbox.
+    """One viva_server: its database, its chat, its inbox and its WhatsApp worker.
 
     Made without a running loop; `running()` opens everything it uses and closes it
-    again. It owns its database pool, its embedded PostgreSQL and its model client;
-    the responder of a host is never closed.
+    again. It owns its database pool, its embedded PostgreSQL and its clients of the
+    model and of Evolution; the responder of a host is never closed.
     """
 
     def __init__(self, config: Config, respond: Responder | None = None) -> None:
@@ -57,7 +61,10 @@ class Services:
         self.runtime = Runtime(config, self.database, sole=is_sole)
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
-        self.inbox = Inbox(self.database)
+        self.inbox = Inbox(
+            self.database, rules=Rules.of(config), on_stored=self._tell_worker
+        )
+        self.worker: Worker | None = None
         self.whatsapp_counters = WhatsAppCounters()
         self.loop_lag = LoopLag()
         self.retention = Retention(config, self.database)
@@ -87,6 +94,7 @@ class Services:
             stack.push_async_callback(self.retention.stop)
             self.chat.start(responder)
             stack.push_async_callback(self.chat.join)
+            self._start_worker(stack)
             stack.push_async_callback(self.drain)
             yield
 
@@ -99,13 +107,25 @@ class Services:
             await self._open_database(stack)
             return await migrate(self.database)
 
+    @contextlib.asynccontextmanager
+    async def database_only(self) -> AsyncIterator[Database]:
+        """Open the database for a command, with a current schema, and close it again.
+
+        Raises what `running` raises. The embedded one is refused while a server has it.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open_database(stack)
+            (await schema_state(self.database)).require_current()
+            yield self.database
+
     async def drain(self) -> None:
         """End and store all live replies and accepted webhooks. Idempotent.
 
         Readers get their last event, new work is refused.
 
         All work with the database ends here, so that a host may close its resources
-        afterwards. Takes at most `drain_seconds` and twice `shutdown_seconds`.
+        afterwards. Takes at most `drain_seconds` and twice `shutdown_seconds`. A turn
+        of WhatsApp that is cut so is run again by the next process.
         """
         if self._drained is None:
             self._drained = asyncio.create_task(self._drain())
@@ -113,8 +133,34 @@ class Services:
 
     async def _drain(self) -> None:
         await self.retention.stop()
+        loop = asyncio.get_running_loop()
+        seconds = self.config.drain_seconds + self.config.shutdown_seconds
+        until = loop.time() + seconds
+        if self.worker is not None:
+            await self.worker.finish()
         await self.runtime.drain()
+        if self.worker is not None:
+            await self.worker.close(max(until - loop.time(), _LEAST_SECONDS))
         await self.inbox.close()
+
+    def _start_worker(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start to answer on WhatsApp, where this process is to do it."""
+        config = self.config
+        if config.evolution_url is None or not config.worker:
+            return
+        if not config.webhook_secret and not config.webhook_open:
+            logger.warning(
+                "Without VIVA_WEBHOOK_SECRET events are stored, but nobody is answered"
+            )
+        assert config.evolution_api_key is not None, "checked by Config"
+        client = EvolutionClient(str(config.evolution_url), config.evolution_api_key)
+        stack.push_async_callback(client.close)
+        self.worker = Worker(config, self.database, self.runtime, self.chat, client)
+        self.worker.start()
+
+    def _tell_worker(self) -> None:
+        if self.worker is not None:
+            self.worker.look_for_news()
 
     async def is_ready(self) -> bool:
         """Whether new work can be taken: the database answers, nothing is stuck."""

@@ -79,6 +79,24 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
     logger.info("Stopped")
 
 
+async def work(config: Config) -> None:
+    """Answer on WhatsApp without HTTP, until SIGTERM or SIGINT; then as `serve` ends.
+
+    Raises:
+        VivaError: what `Services.running` raises.
+    """
+    raise_file_limit()
+    services = Services(config)
+    signals = _Signals(services)
+    with signals.handled():
+        async with services.running():
+            _relax_gc()
+            logger.info("Working")
+            await signals.stop.wait()
+            logger.info("Stopping: live replies are ended and stored")
+    logger.info("Stopped")
+
+
 async def _listen(runner: web.AppRunner, config: Config) -> str:
     site = web.TCPSite(runner, config.host, config.port, backlog=_BACKLOG)
     try:

@@ -79,6 +79,34 @@ SELECT
     'messages.upsert', true, 'message', true, true, 'chat ' || n % 1000, 'id ' || n,
     '', '{{}}', '{{}}', '{{}}'
 FROM generate_series(1, 100000) AS n;
+INSERT INTO viva.whatsapp_lids (instance, lid, jid)
+SELECT 'viva', 'lid ' || n, 'chat ' || n FROM generate_series(0, 999) AS n;
+INSERT INTO viva.whatsapp_chats (instance, jid, due_at, owner)
+SELECT
+    'viva', 'chat ' || n,
+    CASE WHEN n < 20 THEN now() - n * interval '1 s' END,
+    CASE WHEN n = 500 THEN CAST('{OWNER}' AS uuid) END
+FROM generate_series(0, 999) AS n;
+INSERT INTO viva.whatsapp_turns (
+    id, instance, jid, user_message_id, reply_id, runs, state, ended_at
+)
+SELECT
+    pg_temp.id(2, n), 'viva', 'chat ' || n % 1000, pg_temp.id(3, n),
+    pg_temp.id(4, n), 1, 'answered', now() - n * interval '1 minute'
+FROM generate_series(1, 100000) AS n;
+INSERT INTO viva.whatsapp_messages (
+    instance, message_id, jid, inbox_id, kind, text, sent_at, turn_id
+)
+SELECT
+    'viva', 'id ' || n, 'chat ' || n % 1000, pg_temp.id(1, n), 'text', 'oi',
+    now() - n * interval '1 minute', CASE WHEN n > 20 THEN pg_temp.id(2, n) END
+FROM generate_series(1, 100000) AS n;
+INSERT INTO viva.outbox (id, turn_id, instance, jid, text, state, message_id)
+SELECT
+    pg_temp.id(5, n), pg_temp.id(2, n), 'viva', 'chat ' || n % 1000, 'oi',
+    CASE WHEN n <= 20 THEN 'waiting' ELSE 'sent' END,
+    CASE WHEN n > 20 THEN 'sent ' || n END
+FROM generate_series(1, 100000) AS n;
 """
 
 

@@ -18,7 +18,10 @@ from tests.postgres import PostgresServer, run_sql
 from viva_server.ids import new_id
 from viva_server.store.queries import load_queries
 
-_LARGE = {"idempotency_keys", "inbox", "journal", "messages", "sessions"}
+_LARGE = {
+    "idempotency_keys", "inbox", "journal", "messages", "outbox", "sessions",
+    "whatsapp_messages", "whatsapp_turns",
+}  # fmt: skip
 _LIVE = [live_reply(number) for number in range(1, 51)]
 
 
@@ -138,6 +141,8 @@ def _endings(number: int) -> str:
     return json.dumps([[reply, *ending] for reply in _LIVE[:number]])
 
 
+_CHAT: dict[str, object] = {"instance": "viva", "jid": "chat 500"}
+
 _HOT: list[tuple[str, dict[str, object], int]] = [
     # What follows the name: values, and how many blocks it may touch.
     ("find_turn", {"session_id": None, "person": "ana"}, 40),
@@ -161,11 +166,23 @@ _HOT: list[tuple[str, dict[str, object], int]] = [
     # Both look at all that the owner has: 2000 live replies.
     ("load_requests", {"owner": OWNER}, 6000),
     ("load_owned", {"owner": OWNER}, 2100),
-    ("add_webhooks", {}, 40),
     ("find_instances", {}, 20),
     ("seconds_since_webhook", {}, 10),
     ("find_stored_messages",
      {"instance": "viva", "message_ids": [f"id {n}" for n in range(1, 101)]}, 800),
+    ("add_webhooks", {}, 80),
+    ("claim_chats", {"owner": OWNER, "chats": 20}, 20 * 20),
+    ("load_chat", {"owner": OWNER, **_CHAT}, 40),
+    ("load_waiting", _CHAT, 20),
+    ("claim_sends", {"owner": OWNER, "sends": 20}, 40 * 20),
+    ("close_turns", {"owner": OWNER, "replies": _endings(1)}, 250),
+    ("load_pending", {"rows": 200}, 20),
+    ("apply_receipts", {"receipts": json.dumps([["viva", "sent 99", "READ", 5]])}, 40),
+    ("find_own_sends", {"instance": "viva", "jid": "chat 500"}, 60),
+    ("apply_takeover", {"instance": "viva", "jid": "lid 500"}, 40),
+    ("trace_deliveries", {"message_id": "id 500"}, 20),
+    ("trace_messages", {"message_id": "id 500"}, 20),
+    ("find_turns_of_sent", {"message_id": "sent 500"}, 20),
 ]  # fmt: skip
 
 

@@ -51,6 +51,18 @@ SET: dict[str, tuple[str, Any]] = {
     "webhook_open": ("1", True),
     "evolution_url": ("https://e.example/", URL("https://e.example/")),
     "evolution_api_key": ("evolution-key", "evolution-key"),
+    "whatsapp_max_age_seconds": ("60", 60.0),
+    "whatsapp_groups": ("1", True),
+    "whatsapp_ignore": (
+        "+55 11 98888-7777, 1@lid",
+        ("+55 11 98888-7777", "1@lid"),
+    ),
+    "whatsapp_debounce_seconds": ("0.5", 0.5),
+    "whatsapp_handover_seconds": ("0", 0.0),
+    "whatsapp_replies_per_10_minutes": ("3", 3),
+    "whatsapp_typing": ("0", False),
+    "whatsapp_turns": ("5", 5),
+    "whatsapp_unsupported_text": ("Só texto.", "Só texto."),
     "cors_origins": (
         "https://a.example,http://b.example:81/",
         ("https://a.example", "http://b.example:81"),
@@ -80,7 +92,7 @@ def test_every_setting_is_read_from_its_variable() -> None:
 
 def test_every_setting_is_in_the_table_of_this_test() -> None:
     known = {field.name for field in fields(Config)}
-    assert {name for name in known if not name.startswith("whatsapp")} == set(SET)
+    assert known == set(SET)
 
 
 def test_an_empty_variable_is_an_unset_one() -> None:
@@ -146,6 +158,10 @@ def test_all_problems_are_named_at_once() -> None:
         ("model_url", "http://m/v1"),
         ("cors_origins", "*"),
         ("metrics", "2"),
+        ("whatsapp_turns", "0"),
+        ("whatsapp_debounce_seconds", "inf"),
+        ("whatsapp_ignore", "Maria"),
+        ("whatsapp_unsupported_text", "x" * 4001),
     ],
 )
 def test_a_value_out_of_range_is_refused(name: str, text: str) -> None:

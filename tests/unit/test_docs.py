@@ -18,7 +18,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
     text = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    documented = set(re.findall(r"^\| `VIVA_([A-Z_]+)` \|", text, re.MULTILINE))
+    documented = set(re.findall(r"^\| `VIVA_([A-Z0-9_]+)` \|", text, re.MULTILINE))
     existing = {field.name.upper() for field in dataclasses.fields(Config)}
 
     assert documented == existing
@@ -26,7 +26,7 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
 
 def test_documented_defaults_are_the_defaults() -> None:
     text = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    rows = re.findall(r"^\| `VIVA_([A-Z_]+)` \| ([0-9.]+) \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| `VIVA_([A-Z0-9_]+)` \| ([0-9.]+) \|", text, re.MULTILINE)
     defaults = dataclasses.asdict(Config())
 
     assert len(rows) > 15

@@ -10,6 +10,7 @@ from viva_server.api.identity import IdentifyCaller, as_person
 from viva_server.api.operations import OperationHandlers
 from viva_server.api.router import Router
 from viva_server.api.sessions import SessionHandlers
+from viva_server.api.trace import TraceHandler
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.services import Services
 
@@ -39,6 +40,8 @@ def add_routes(
         get=door.describe,
         head=door.describe,
     )
+    trace = TraceHandler(services, identify)
+    router.add("/whatsapp/trace/{key_id}", get=trace.show)
     operations = OperationHandlers(services, identify)
     document = _add_operations(router, operations)
     operations.base_path = lambda: str(document.url_for()).removesuffix(_DOCUMENT)

@@ -14,7 +14,8 @@ class Question:
     """A user's message as it came in, with all that makes it a repetition of another.
 
     `cursor_id` is the message that a `Last-Event-ID` names, where it does not end in
-    `:end`.
+    `:end`. A caller that may ask again for the same message chooses the ids: with a
+    `user_message_id` that is the session's newest, only a new reply is made.
     """
 
     person: Person
@@ -25,6 +26,8 @@ class Question:
     key: str | None = None
     cursor_id: str | None = None
     cursor_offset: int = 0
+    user_message_id: str | None = None
+    message_id: str | None = None
 
     @property
     def body_sha256(self) -> bytes:
@@ -101,12 +104,17 @@ def decide(question: Question, state: TurnState) -> Decision:
             else Supersede(state.live_id)
         )
     assert state.message_count is not None, "the session has a count"
-    is_retry = state.newest_status == "failed" and bool(state.same_text)
     return Start(
         state.session_id,
         state.message_count,
-        state.user_message_id if is_retry else None,
+        state.user_message_id if _is_retry(question, state) else None,
     )
+
+
+def _is_retry(question: Question, state: TurnState) -> bool:
+    if question.user_message_id is not None:
+        return question.user_message_id == state.user_message_id
+    return state.newest_status == "failed" and bool(state.same_text)
 
 
 def _names_newest(question: Question, state: TurnState) -> bool:

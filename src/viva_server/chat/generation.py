@@ -41,7 +41,7 @@ async def produce(
     """Generate the reply of a stored turn; it ends whatever happens here."""
     try:
         messages = await _load_history(
-            database, turn.session_id, reply.seq, config.history_messages
+            database, turn, reply.seq, config.history_messages
         )
         conversation = Conversation(
             messages=messages,
@@ -58,14 +58,18 @@ async def produce(
 
 
 async def _load_history(
-    database: Database, session_id: str, before_seq: int, messages: int
+    database: Database, turn: NewTurn, before_seq: int, messages: int
 ) -> tuple[ConversationMessage, ...]:
     """Load the conversation, also after the database has been away for a while."""
     until = asyncio.get_running_loop().time() + AWAY_SECONDS
     while True:
         try:
             return await load_history(
-                database, session_id, before_seq=before_seq, messages=messages
+                database,
+                turn.session_id,
+                before_seq=before_seq,
+                messages=messages,
+                channel=turn.person.channel,
             )
         except (StoreUnavailableError, TransientStoreError):
             if asyncio.get_running_loop().time() > until:

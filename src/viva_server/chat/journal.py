@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TypeVar
 
 from viva_server.chat.counters import JournalCounters
-from viva_server.chat.reply import LiveReply
+from viva_server.chat.reply import Closing, LiveReply
 from viva_server.errors import (
     FencedError,
     StoreError,
@@ -155,10 +155,15 @@ class Journal:
     async def _close(self, owner: str, replies: list[LiveReply]) -> None:
         # Done without an ending: dropped, by a fence, and no business of this owner.
         live = [reply for reply in replies if not reply.done.is_set()]
-        items = [(reply, reply.take_close()) for reply in live]
+        for closing in {reply.closing for reply in live}:
+            items = [(r, r.take_close()) for r in live if r.closing is closing]
+            await self._commit_closing(owner, closing or close_replies, items)
 
+    async def _commit_closing(
+        self, owner: str, closing: Closing, items: list[tuple[LiveReply, ClosedReply]]
+    ) -> None:
         async def store(closed: list[ClosedReply]) -> None:
-            await close_replies(await self._connected(), owner, closed)
+            await closing(await self._connected(), owner, closed)
 
         await self._commit(items, store, LiveReply.close_committed)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Protocol
 
 from viva_server.chat.text import Ending, ReplyText, ending_of
 from viva_server.store.replies import Chunk, ClosedReply
+from viva_server.store.statements import Statements
 from viva_server.words import FinishReason, Status
 
 _MAX_PENDING_CHARS = 65_536
@@ -16,6 +17,10 @@ _MAX_PENDING_CHARS = 65_536
 
 
 _WHOLE: frozenset[FinishReason] = frozenset({"stop", "length"})
+
+
+Closing = Callable[[Statements, str, list[ClosedReply]], Awaitable[object]]
+"""Stores ended replies of an owner, as `close_replies` does, and what follows."""
 
 
 class Marker(Protocol):
@@ -40,8 +45,11 @@ class LiveReply(ReplyText):
         journal: Marker,
         max_chars: int,
         on_done: Callable[[LiveReply], None],
+        closing: Closing | None = None,
     ) -> None:
         super().__init__(message_id)
+        # In the place of close_replies; replies of one closing are stored together.
+        self.closing = closing
         self.seq = seq
         self.end_reason: FinishReason | None = None
         self.error_code: str | None = None

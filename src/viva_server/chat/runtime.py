@@ -13,7 +13,7 @@ from viva_server.chat.journal import Journal
 from viva_server.chat.ownership import Ownership
 from viva_server.chat.presence import AWAY_SECONDS, Presence
 from viva_server.chat.recovery import Recovery
-from viva_server.chat.reply import LiveReply
+from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
@@ -74,7 +74,9 @@ class Runtime:
         await self.recovery.start()
         self._stray_task = asyncio.create_task(self._collect_strays())
 
-    def adopt(self, message_id: str, seq: int) -> LiveReply:
+    def adopt(
+        self, message_id: str, seq: int, closing: Closing | None = None
+    ) -> LiveReply:
         """Make the live reply of a row that this process owns."""
         reply = LiveReply(
             message_id,
@@ -82,6 +84,7 @@ class Runtime:
             journal=self.journal,
             max_chars=self._config.max_reply_chars,
             on_done=self._forget,
+            closing=closing,
         )
         self.presence.local[message_id] = reply
         return reply

@@ -21,6 +21,7 @@ from viva_server.chat.admission import (
     decide,
 )
 from viva_server.chat.generation import produce
+from viva_server.chat.reply import Closing
 from viva_server.chat.runtime import Runtime
 from viva_server.chat.starting import new_turn, store_turn
 from viva_server.chat.text import Connection, Reader, ReplyText
@@ -83,16 +84,23 @@ class ChatService:
         """Take new messages from now on. The responder stays the caller's."""
         self._responder = responder
 
-    async def ask(self, question: Question, connection: Connection) -> Reading:
+    async def ask(
+        self,
+        question: Question,
+        connection: Connection,
+        *,
+        closing: Closing | None = None,
+    ) -> Reading:
         """Store a user's message and start its reply, or find the one it repeats.
 
-        The user's message and the reply's row are committed when this returns.
+        The user's message and the reply's row are committed when this returns. A reply
+        that is started here is closed by `closing`, if it is given.
 
         Raises:
             NotFoundError, KeyReusedError, ReplyInProgressError, TooManyRepliesError,
             OverloadedError, StoppingError, StoreUnavailableError: nothing was started.
         """
-        task = asyncio.create_task(self._ask(question, connection))
+        task = asyncio.create_task(self._ask(question, connection, closing))
         self._keep(task)
         try:
             return await asyncio.shield(task)
@@ -172,18 +180,22 @@ class ChatService:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
 
-    async def _ask(self, question: Question, connection: Connection) -> Reading:
+    async def _ask(
+        self, question: Question, connection: Connection, closing: Closing | None
+    ) -> Reading:
         loop = asyncio.get_running_loop()
         may_still_leave_until = loop.time() + _LEAVING_SECONDS
         async with _deadline():
             while True:
-                reading = await self._try(question, connection, may_still_leave_until)
-                if reading is not None:
-                    return reading
+                step = await self._try(question, connection, may_still_leave_until)
+                if isinstance(step, Start):
+                    step = await self._start(question, step, connection, closing)
+                if step is not None:
+                    return step
 
     async def _try(
         self, question: Question, connection: Connection, may_still_leave_until: float
-    ) -> Reading | None:
+    ) -> Reading | Start | None:
         """Do what the state of the session says; None means look again."""
         if self._runtime.is_stopping:
             raise StoppingError
@@ -199,7 +211,7 @@ class ChatService:
             case Follow(message_id):
                 return await self._follow(question, message_id, connection)
             case Start() as start:
-                return await self._start(question, start, connection)
+                return start
             case Supersede(message_id):
                 await self._end(message_id, "superseded")
             case InProgress(message_id):
@@ -243,7 +255,11 @@ class ChatService:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     async def _start(
-        self, question: Question, start: Start, connection: Connection
+        self,
+        question: Question,
+        start: Start,
+        connection: Connection,
+        closing: Closing | None,
     ) -> Reading | None:
         live = len(self._runtime.presence.local) + self._starting
         if live >= self._config.live_replies:
@@ -266,21 +282,12 @@ class ChatService:
             raise TooManyRepliesError
         if owner != self._runtime.ownership.id:
             raise OverloadedError  # fenced meanwhile: another process closes it
-        reply = self._runtime.adopt(turn.message_id, started.seq)
+        reply = self._runtime.adopt(turn.message_id, started.seq, closing)
         reader = self._runtime.presence.attach(reply, 0, connection)
         assert self._responder is not None, "started before the first message"
-        self._keep(
-            asyncio.create_task(
-                produce(
-                    self._config,
-                    self._database,
-                    self._responder,
-                    reply,
-                    turn,
-                    started.mode,
-                )
-            )
-        )
+        config, database, responder = self._config, self._database, self._responder
+        work = produce(config, database, responder, reply, turn, started.mode)
+        self._keep(asyncio.create_task(work))
         return Reading(
             reader=reader,
             message_id=turn.message_id,

@@ -6,20 +6,27 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 import click
 import msgspec
 from multidict import CIMultiDict
 
+from viva_server.commands.running import run
+from viva_server.config import Config
 from viva_server.errors import VivaError
+from viva_server.services import Services
+from viva_server.store.outbox import Dead, list_dead, replay
 from viva_server.whatsapp.events import parse_webhook
 from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
 from viva_server.whatsapp.shapes import Object, as_object, as_text
 
+_MAX_ROWS = 1000
+
 
 @click.group("webhook")
 def webhook() -> None:
-    """Look at what Evolution API sends."""
+    """Look at what Evolution API sends, and at what could not be done with it."""
 
 
 @webhook.command("explain")
@@ -61,6 +68,40 @@ def explain(
     moment = time.time() if now is None else now
     form = parse_webhook(path, query, given, body, moment)
     click.echo(msgspec.json.format(msgspec.json.encode(form), indent=2))
+
+
+@webhook.command("dead")
+@click.option("--replay", "dead_id", metavar="ID", help="Do this one again.")
+def dead(dead_id: str | None) -> None:
+    """List as JSON lines what could not be answered, sent or applied.
+
+    A part of state "unknown" may have arrived; its replay may send it twice.
+    """
+    run(_replay(dead_id) if dead_id is not None else _list_dead())
+
+
+async def _list_dead() -> None:
+    async with Services(Config.from_env()).database_only() as database:
+        for each in await list_dead(database, rows=_MAX_ROWS):
+            click.echo(msgspec.json.encode(_members(each)))
+
+
+def _members(each: Dead) -> dict[str, object]:
+    return {**each._asdict(), "since": each.since.isoformat()}
+
+
+async def _replay(dead_id: str) -> None:
+    async with Services(Config.from_env()).database_only() as database:
+        if not (_is_id(dead_id) and await replay(database, dead_id)):
+            raise VivaError(f"nothing dead has the id {dead_id}, or its chat is busy")
+    click.echo(f"replayed {dead_id}")
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return bool(UUID(text))
+    except ValueError:
+        return False
 
 
 def _read(file: str) -> Object:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from viva_server.store.db import Connection, Database, Transaction
+from viva_server.store.statements import Statements
 
 LATE_SECONDS = 1.0
 """A heartbeat this old, with the process's lock free, is a death."""
 
 FROZEN_SECONDS = 15.0
 """A heartbeat this old is a death, whoever holds the lock."""
+
+SETTLE_SECONDS = 60.0
+"""How long an event may still prove that a part was sent; the next one waits for it."""
 
 # 2000 long replies have millions of rows in the journal: more than one statement can
 # close in its 5 s, and one that is cut short would be begun again for ever.
@@ -33,7 +37,7 @@ async def beat(connection: Connection, process_id: str) -> bool:
 
 
 async def remove_process(connection: Connection, process_id: str) -> None:
-    """Leave in order; does nothing while a reply is still owned."""
+    """Leave in order; does nothing while something is still owned."""
     await connection.execute("remove_process", process_id=process_id)
 
 
@@ -53,7 +57,7 @@ async def find_silent(database: Database, process_id: str, *, sole: bool) -> lis
 
 
 async def bury(database: Database, process_id: str, *, sole: bool) -> list[str] | None:
-    """Declare a process dead and close its replies, in one transaction.
+    """Declare a process dead, close its replies and free its WhatsApp chats, at once.
 
     Gives the ids of the closed replies, or None if it lives or another buries it. The
     row's lock keeps the owner's own statements out, and each statement looks afresh, so
@@ -71,7 +75,17 @@ async def bury(database: Database, process_id: str, *, sole: bool) -> list[str] 
         )
         if dead is None:
             return None
-        return await _close_all(transaction, process_id)
+        closed = await _close_all(transaction, process_id)
+        await release_work(transaction, process_id)
+        return closed
+
+
+async def release_work(database: Statements, process_id: str) -> None:
+    """Leave an owner's chats to others; what it was sending may have been sent."""
+    await database.execute("release_chats_of_dead", process_id=process_id)
+    await database.execute(
+        "doubt_sends_of_dead", process_id=process_id, settle_seconds=SETTLE_SECONDS
+    )
 
 
 async def _close_all(transaction: Transaction, process_id: str) -> list[str]:

@@ -14,7 +14,7 @@ from viva_server.responders import ConversationMessage
 from viva_server.store.db import Database
 from viva_server.store.people import Person
 from viva_server.store.replies import FAR_READER_SECONDS
-from viva_server.words import Status
+from viva_server.words import Channel, Status
 
 
 class TurnState(NamedTuple):
@@ -133,10 +133,22 @@ async def start_reply(
 
 
 async def load_history(
-    database: Database, session_id: str, *, before_seq: int, messages: int
+    database: Database,
+    session_id: str,
+    *,
+    before_seq: int,
+    messages: int,
+    channel: Channel,
 ) -> tuple[ConversationMessage, ...]:
-    """Load what the model sees, oldest first."""
+    """Load what the model sees, oldest first: what the person has seen, too.
+
+    A cut reply is read in the web chat; on WhatsApp it is never sent.
+    """
     rows = await database.fetch(
-        "load_history", session_id=session_id, before_seq=before_seq, messages=messages
+        "load_history",
+        session_id=session_id,
+        before_seq=before_seq,
+        messages=messages,
+        statuses=["complete", "partial"] if channel == "web" else ["complete"],
     )
     return tuple(ConversationMessage(row.role, row.content) for row in reversed(rows))

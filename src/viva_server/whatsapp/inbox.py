@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ from viva_server.errors import (
     TransientStoreError,
 )
 from viva_server.whatsapp.delivery import Delivery
+from viva_server.whatsapp.intake import as_fields
+from viva_server.whatsapp.rules import Rules
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +46,10 @@ class _Entry:
 class Inbox:
     """Stores deliveries by group commit: one statement takes all that is queued.
 
-    A lone delivery goes at once; while a commit runs, the next batch gathers. The
-    inbox owns one task; the database stays its caller's.
+    A lone delivery goes at once; while a commit runs, the next batch gathers. The same
+    statement stores the messages that `rules` find in them, and when their chats are
+    due. `on_stored` is called after each commit. The inbox owns one task; the database
+    stays its caller's.
     """
 
     def __init__(
@@ -59,8 +63,12 @@ class Inbox:
         max_kept: int = 1000,
         max_kept_bytes: int = 32 * 2**20,
         retry_seconds: float = 1.0,
+        rules: Rules | None = None,
+        on_stored: Callable[[], None] | None = None,
     ) -> None:
         self._database = database
+        self._rules = rules or Rules()
+        self._on_stored = on_stored
         self._max_queued = max_queued
         self._max_queued_bytes = max_queued_bytes
         self._batch_rows = batch_rows
@@ -229,6 +237,8 @@ class Inbox:
             counts[key] = counts.get(key, 0) + 1
         rows = await self._fetch(list(firsts.values()), list(counts.values()))
         stored = {row.dedupe_key: row.id for row in rows}
+        if self._on_stored is not None:
+            self._on_stored()
         for entry in batch:
             delivery = entry.delivery
             is_new = stored.get(delivery.dedupe_key) == delivery.id
@@ -236,18 +246,28 @@ class Inbox:
                 entry.stored.set_result(is_new)
 
     async def _fetch(self, entries: list[_Entry], counts: list[int]) -> Sequence[Any]:
-        now = time.monotonic()
-        rows = [_row(entry, now, n) for entry, n in zip(entries, counts, strict=True)]
+        now, clock = time.monotonic(), time.time()
+        rows = [
+            (*_row(entry, now, n), *as_fields(entry.delivery, self._rules, clock))
+            for entry, n in zip(entries, counts, strict=True)
+        ]
         deliveries = msgspec.json.encode(rows).decode()
         for attempt in range(1, _TRANSIENT_ATTEMPTS):
             with contextlib.suppress(TransientStoreError):
-                return await self._database.fetch("add_webhooks", deliveries=deliveries)
+                return await self._add(deliveries)
             await asyncio.sleep(0.01 * attempt)
-        return await self._database.fetch("add_webhooks", deliveries=deliveries)
+        return await self._add(deliveries)
+
+    async def _add(self, deliveries: str) -> Sequence[Any]:
+        return await self._database.fetch(
+            "add_webhooks",
+            deliveries=deliveries,
+            debounce_seconds=self._rules.debounce_seconds,
+        )
 
 
 def _row(entry: _Entry, now: float, count: int) -> tuple[Any, ...]:
-    """Give the fields of a row in the order of the query add_webhooks.
+    """Give the first fields of a row in the order of the query add_webhooks.
 
     As one JSON text: psycopg2 quotes each element of an array by itself, which takes
     many times as long.

@@ -12,6 +12,7 @@ from viva_server.api.problems import RETRYABLE, TYPE_PREFIX
 SESSION: Final = "0199c3a0-5f1e-7c44-9a0e-2b7f6d1c8e55"
 USER_MESSAGE: Final = "0199c3a0-6a02-7d10-8f3b-51c0a9e4d7b2"
 MESSAGE: Final = "0199c3a0-6a03-7b9e-b6a1-0f2d3c4e5a69"
+WHATSAPP_MESSAGE: Final = "3EB0C767D097B7C7A1F2"
 
 _AT = "2026-11-22T14:03:07.412Z"
 _TEXT = "Olá, Ana!"
@@ -95,7 +96,7 @@ WEBHOOK: Final = {
     "instance": "loja",
     "data": {
         "key": {
-            "id": "3EB0C767D097B7C7A1F2",
+            "id": WHATSAPP_MESSAGE,
             "remoteJid": "5511999998888@s.whatsapp.net",
             "fromMe": False,
         },
@@ -152,6 +153,70 @@ RESUMED_STREAM: Final = b"".join(
         _DONE,
     )
 ).decode()
+
+_TURN = "0199c3a0-6b10-7c55-8d21-3f4a5b6c7d8e"
+
+TRACE: Final[dict[str, Any]] = {
+    "message_id": WHATSAPP_MESSAGE,
+    "deliveries": [
+        {
+            "instance": "loja",
+            "event": "messages.upsert",
+            "kind": "message",
+            "trusted": True,
+            "received_at": _AT,
+            "deliveries": 2,
+            "redelivered_at": [_AT],
+            "receipt": None,
+            "problem": None,
+        }
+    ],
+    "messages": [
+        {
+            "instance": "loja",
+            "kind": "text",
+            "sent_at": _AT,
+            "stored_at": _AT,
+            "why_not": None,
+            "edited_at": None,
+            "deleted_at": None,
+            "turn_id": _TURN,
+        }
+    ],
+    "turns": [
+        {
+            "id": _TURN,
+            "state": "answered",
+            "runs": 1,
+            "error": None,
+            "created_at": _AT,
+            "ended_at": _AT,
+            "replies": [
+                {
+                    "id": MESSAGE,
+                    "status": "complete",
+                    "finish_reason": "stop",
+                    "error_code": None,
+                    "created_at": _AT,
+                    "chars": len(_TEXT),
+                }
+            ],
+            "sends": [
+                {
+                    "id": "0199c3a0-6c20-7d66-9e32-4a5b6c7d8e9f",
+                    "state": "sent",
+                    "error": None,
+                    "message_id": "BAE5F4A6C0B1D2E3",
+                    "receipt": "READ",
+                    "attempts": [{"at": _AT, "outcome": "sent", "reason": None}],
+                    "created_at": _AT,
+                    "sent_at": _AT,
+                    "receipts": [{"receipt": "READ", "at": _AT}],
+                }
+            ],
+        }
+    ],
+}
 
 FAILED_STREAM: Final = (
     _accepted(0, resumed=False)

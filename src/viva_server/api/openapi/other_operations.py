@@ -139,6 +139,24 @@ OPERATING: Final = (
         codes=("unauthorized", "insufficient_scope", "not_found"),
     ),
     Operation(
+        id="trace",
+        method="get",
+        path="/whatsapp/trace/{key_id}",
+        tag="operations",
+        summary="Show the way of a WhatsApp message",
+        description="Everything with its time, and no content: deliveries, why it is "
+        "not answered, its turn, replies, each attempt to send, Evolution's receipts.",
+        access="admin",
+        answers=(
+            Answer(
+                description="All that is known of it.",
+                schemas=("TraceAnswer",),
+                examples={"trace": examples.TRACE},
+            ),
+        ),
+        codes=("unauthorized", "insufficient_scope", "message_not_found"),
+    ),
+    Operation(
         id="openapi",
         method="get",
         path="/openapi.json",

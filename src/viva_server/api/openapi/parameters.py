@@ -31,6 +31,14 @@ PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         "schema": _UUID,
         "example": examples.SESSION,
     },
+    "key_id": {
+        "name": "key_id",
+        "in": "path",
+        "required": True,
+        "description": "WhatsApp's id of a person's message, or of one that was sent.",
+        "schema": {"type": "string"},
+        "example": examples.WHATSAPP_MESSAGE,
+    },
     "event": {
         "name": "event",
         "in": "path",

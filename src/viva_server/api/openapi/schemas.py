@@ -22,6 +22,7 @@ _ANSWERS: Final = (
     answers.Health,
     answers.Readiness,
     answers.WebhookDescription,
+    answers.TraceAnswer,
     answers.WebhookStored,
     answers.WebhookIgnored,
     answers.ProblemBody,

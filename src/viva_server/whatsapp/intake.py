@@ -1,0 +1,87 @@
+"""What of a delivery is work: messages to answer, and news to apply. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from viva_server.whatsapp import rules
+from viva_server.whatsapp.delivery import Delivery
+from viva_server.whatsapp.jids import LID
+from viva_server.whatsapp.normal_form import NormalForm
+from viva_server.whatsapp.rules import Rules
+
+_CHANGES = frozenset({"status", "edit", "delete"})
+_CLOCK_SKEW_SECONDS = 600.0
+
+
+class MessageRow(NamedTuple):
+    """A message of a person, in the order of the query add_webhooks.
+
+    `lid` is the other name of the chat that `jid` names by its phone. `sent_at` is
+    epoch seconds, None where the delivery does not tell it.
+    """
+
+    message_id: str
+    jid: str
+    lid: str | None
+    kind: str
+    text: str | None
+    sent_at: float | None
+    why_not: str | None
+
+
+def forms_of(form: NormalForm) -> list[NormalForm]:
+    """Give the single messages or receipts of a delivery."""
+    return form.get("items") or [form]
+
+
+def message_rows(delivery: Delivery, judge: Rules, now: float) -> list[MessageRow]:
+    """Give the rows of people's messages; none of what nobody vouches for."""
+    if not delivery.trusted:
+        return []
+    forms = forms_of(delivery.form)
+    rows = [_row(form, judge, now) for form in forms if rules.is_kept(form)]
+    if not delivery.form.get("instance"):
+        return [row._replace(why_not=row.why_not or "no_instance") for row in rows]
+    return rows
+
+
+def is_pending(delivery: Delivery) -> bool:
+    """Whether a delivery has to be applied to what is stored."""
+    return delivery.trusted and any(
+        form["kind"] in _CHANGES or rules.is_own(form)
+        for form in forms_of(delivery.form)
+    )
+
+
+def as_fields(delivery: Delivery, judge: Rules, now: float) -> tuple[Any, ...]:
+    """Give what the query add_webhooks takes behind the inbox's own columns."""
+    return is_pending(delivery), message_rows(delivery, judge, now)
+
+
+def _row(form: NormalForm, judge: Rules, now: float) -> MessageRow:
+    why_not = judge.why_not(form, now)
+    return MessageRow(
+        message_id=form["message_id"],
+        jid=form["chat"],
+        lid=_lid(form),
+        kind=form["kind"],
+        # What is not answered is not kept twice.
+        text=rules.text_for_model(form) if why_not is None else None,
+        sent_at=_sent_at(form, now),
+        why_not=why_not,
+    )
+
+
+def _lid(form: NormalForm) -> str | None:
+    if form.get("group") or form.get("chat", "").endswith(LID):
+        return None
+    return form.get("lid")
+
+
+def _sent_at(form: NormalForm, now: float) -> float | None:
+    """Give the time of a message, unless no clock could have shown it."""
+    sent_at = form.get("timestamp")
+    if sent_at is None or not 0 < sent_at < now + _CLOCK_SKEW_SECONDS:
+        return None
+    return float(sent_at)

@@ -1,0 +1,262 @@
+"""A burst is one turn, once, in order, whoever gets its webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tests.dictation import Dictation
+from tests.fakes.evolution import PERSON
+from tests.integration.whatsapp.lab import Lab, lab, row
+from tests.waiting import until
+from viva_server.errors import ResponderError
+from viva_server.store.db import Database
+from viva_server.store.outbox import list_dead, replay
+from viva_server.whatsapp import rules
+
+LID = "123456789012345@lid"
+_TURNS = "SELECT count(*), max(runs) FROM viva.whatsapp_turns WHERE state = 'answered'"
+
+
+async def test_a_burst_is_one_turn_in_the_order_of_its_times(database_url: str) -> None:
+    async with lab(database_url, whatsapp_debounce_seconds=1.0) as site:
+        now = time.time()
+        for number in (2, 0, 1):
+            site.upsert(row(f"parte {number}", f"B{number}", at=now - 10 + number))
+        await site.sent()
+        assert site.answers.questions == ["parte 0\nparte 1\nparte 2"]
+        assert site.texts == ["Resposta 1"]
+
+
+async def test_each_message_pushes_the_answer_on(database_url: str) -> None:
+    async with lab(database_url, whatsapp_debounce_seconds=1.2) as site:
+        now = time.time()
+        for number in range(4):
+            site.upsert(row(f"parte {number}", f"B{number}", at=now - 10 + number))
+            await asyncio.sleep(0.5)
+        assert site.answers.seen == []
+        await site.sent()
+        assert len(site.answers.questions[0].splitlines()) == 4
+
+
+async def test_ten_deliveries_to_two_processes_are_one_row_and_one_turn(
+    database_url: str,
+) -> None:
+    async with lab(database_url, servers=2) as site:
+        for _ in range(5):
+            site.upsert(row("oi", "SAME", at=time.time()))
+        await site.sent()
+        await asyncio.sleep(0.5)
+        await site.evolution.settled()
+        counts = "SELECT deliveries FROM viva.inbox WHERE message_id = 'SAME'"
+        assert site.rows(counts) == [(10,)]
+        assert site.rows(_TURNS) == [(1, 1)]
+        assert site.texts == ["Resposta 1"]
+
+
+async def test_one_message_in_two_events_is_one_turn(database_url: str) -> None:
+    async with lab(database_url) as site:
+        message = row("oi", "SAME", at=time.time())
+        site.upsert(message)
+        site.evolution.webhooks.emit("Message", "loja", message)
+        await site.sent()
+        await asyncio.sleep(0.5)
+        assert site.rows("SELECT count(*) FROM viva.whatsapp_turns") == [(1,)]
+
+
+async def test_a_chat_has_one_session_and_the_model_sees_it(database_url: str) -> None:
+    async with lab(database_url) as site:
+        for number in (1, 2):
+            site.receive(f"pergunta {number}")
+            await site.sent(number)
+        told = [(m.role, m.content) for m in site.answers.seen[1].messages]
+        assert told == [
+            ("user", "pergunta 1"),
+            ("assistant", "Resposta 1"),
+            ("user", "pergunta 2"),
+        ]
+        assert site.answers.seen[1].channel == "whatsapp"
+        assert site.rows("SELECT count(*) FROM viva.sessions") == [(1,)]
+
+
+async def test_what_comes_in_mid_turn_is_the_next_turn(database_url: str) -> None:
+    dictation = Dictation()
+    async with lab(database_url, respond=dictation) as site:
+        site.receive("primeira")
+        first = await dictation.begun()
+        site.receive("segunda", at=time.time() - 1)
+        site.receive("terceira", at=time.time())
+        await site.evolution.settled()
+        await asyncio.sleep(0.6)
+        assert len(dictation.replies) == 1
+        first.say("um")
+        first.end()
+        second = await dictation.begun()
+        assert second.conversation.messages[-1].content == "segunda\nterceira"
+        second.say("dois")
+        second.end()
+        await site.sent(2)
+        assert site.texts == ["um", "dois"]
+
+
+@pytest.mark.parametrize("first", ["lid", "phone"])
+async def test_a_chat_keeps_its_session_when_its_address_changes(
+    database_url: str, first: str
+) -> None:
+    both = {"remoteJid": LID, "remoteJidAlt": PERSON}
+    keys = {"lid": {"remoteJid": LID}, "phone": both}
+    order = ["lid", "phone", "lid"] if first == "lid" else ["phone", "lid"]
+    async with lab(database_url) as site:
+        for number, name in enumerate(order, start=1):
+            message = row(f"p{number}", f"L{number}", at=time.time(), **keys[name])
+            site.upsert(message)
+            await site.sent(number)
+        assert len(site.answers.seen[-1].messages) == 2 * len(order) - 1
+        assert site.rows("SELECT person FROM viva.sessions") == [
+            ("loja/5511988887777",)
+        ]
+        assert site.rows("SELECT jid FROM viva.whatsapp_chats") == [(PERSON,)]
+        assert site.evolution.sent[-1].jid == PERSON
+
+
+async def test_a_cut_reply_is_not_sent_and_the_turn_runs_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "_RERUN_SECONDS", (0.0, 0.0, 0.0))
+    async with lab(database_url) as site:
+        site.answers.fails = [ResponderError("upstream_unavailable")] * 3
+        site.receive("oi")
+        await site.sent()
+        assert site.texts == ["Resposta 4"]
+        assert [len(each.messages) for each in site.answers.seen] == [1] * 4
+        assert site.rows(_TURNS) == [(1, 4)]
+
+
+async def test_a_turn_that_fails_every_time_is_dead_and_can_be_replayed(
+    database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "_RERUN_SECONDS", (0.0, 0.0, 0.0))
+    async with lab(database_url) as site:
+        site.answers.fails = [ResponderError("upstream_unavailable")] * 4
+        site.receive("oi")
+        await site.sent()
+        assert site.texts == [rules.FAILURE_TEXT]
+        [dead] = await list_dead(database, rows=10)
+        assert (dead.kind, dead.state, dead.jid) == ("turn", "dead", PERSON)
+        assert await replay(database, dead.id)
+        await site.sent(2)
+        assert site.texts[1] == "Resposta 5"
+        assert await list_dead(database, rows=10) == []
+        assert not await replay(database, dead.id)
+
+
+async def test_a_final_failure_is_not_tried_again(database_url: str) -> None:
+    async with lab(database_url) as site:
+        site.answers.is_silent = True
+        site.answers.fails = [ResponderError("upstream_refused", retryable=False)]
+        site.receive("oi")
+        await site.sent()
+        assert site.texts == [rules.FAILURE_TEXT]
+        assert len(site.answers.seen) == 1
+
+
+async def test_media_without_text_get_a_polite_text_and_the_model_nothing(
+    database_url: str,
+) -> None:
+    async with lab(database_url, whatsapp_unsupported_text="Só texto.") as site:
+        site.receive("", message={"audioMessage": {"mimetype": "audio/ogg"}})
+        await site.sent()
+        assert site.texts == ["Só texto."]
+        assert site.answers.seen == []
+
+
+async def test_more_answers_than_allowed_wait(database_url: str) -> None:
+    async with lab(database_url, whatsapp_replies_per_10_minutes=1) as site:
+        site.receive("um")
+        await site.sent()
+        site.receive("dois")
+        await site.stored(
+            "SELECT due_at > now() + interval '9 minutes' AND owner IS NULL"
+            " FROM viva.whatsapp_chats",
+            True,
+        )
+        assert len(site.answers.seen) == 1
+        site.receive("outro", jid="5511900000001@s.whatsapp.net")
+        await site.sent(2)
+
+
+async def _not_answered(site: Lab, message_id: str) -> str | None:
+    await site.applied()
+    return site.why_not(message_id)
+
+
+async def test_what_is_not_answered_says_why(database_url: str) -> None:
+    async with lab(database_url, whatsapp_ignore=("5511900000009",)) as site:
+        old = site.receive("velha", at=time.time() - 4000)
+        group = site.receive("grupo", jid="120363000000000000@g.us")
+        ignored = site.receive("eu", jid="5511900000009@s.whatsapp.net")
+        sticker = site.receive("", message={"stickerMessage": {}})
+        for message_id, why in (
+            (old, "old"),
+            (group, "group"),
+            (ignored, "ignored"),
+            (sticker, "sticker"),
+        ):
+            assert await _not_answered(site, message_id) == why
+        await asyncio.sleep(0.5)
+        assert site.texts == []
+        texts = "SELECT count(text) FROM viva.whatsapp_messages"
+        assert site.rows(texts) == [(0,)]
+
+
+async def test_without_a_secret_nothing_is_answered_until_it_is_trusted(
+    database_url: str,
+) -> None:
+    message = row("oi", "UNTRUSTED", at=time.time())
+    async with lab(database_url, webhook_open=False) as site:
+        site.upsert(message)
+        await site.evolution.settled()
+        assert site.rows("SELECT trusted FROM viva.inbox") == [(False,)]
+        assert site.rows("SELECT count(*) FROM viva.whatsapp_messages") == [(0,)]
+    async with lab(database_url) as site:
+        site.upsert(message)
+        await site.sent()
+        assert site.texts == ["Resposta 1"]
+
+
+async def test_a_message_that_waited_for_too_long_is_not_answered(
+    database_url: str, database: Database
+) -> None:
+    async with lab(database_url, worker=False) as site:
+        message_id = site.receive("oi")
+        await site.evolution.settled()
+        site.rows("UPDATE viva.whatsapp_messages SET sent_at = now() - interval '2 h'")
+    async with lab(database_url) as site:
+        await until(lambda: site.why_not(message_id) == "old")
+        assert site.texts == []
+
+
+@pytest.mark.parametrize("change", ["edit", "delete"])
+async def test_a_change_before_the_turn_counts(database_url: str, change: str) -> None:
+    async with lab(database_url, whatsapp_debounce_seconds=1.5) as site:
+        message_id = site.receive("errado")
+        await site.evolution.settled()
+        site.upsert(_change(change, message_id), "messages.edited")
+        await site.applied()
+        if change == "delete":
+            assert site.why_not(message_id) == "deleted"
+            return
+        await site.sent()
+        assert site.answers.questions == ["certo"]
+
+
+def _change(change: str, message_id: str) -> dict[str, Any]:
+    key = {"remoteJid": PERSON, "fromMe": True, "id": message_id}
+    if change == "delete":
+        return {"key": key, "type": "REVOKE"}
+    edited = {"conversation": "certo"}
+    return {"key": key, "type": "MESSAGE_EDIT", "editedMessage": edited,
+            "timestampMs": "1761048603000"}  # fmt: skip
