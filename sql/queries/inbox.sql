@@ -281,3 +281,41 @@ WHERE
 ON CONFLICT ON CONSTRAINT whatsapp_chats_pkey DO UPDATE SET
     paused_by = GREATEST(c.paused_by, excluded.paused_by),
     paused_until = GREATEST(c.paused_until, excluded.paused_until);
+
+-- name: find_instances
+-- The instances that have delivered a message; one step of the index for each.
+WITH RECURSIVE found (instance) AS (
+    (
+        SELECT instance FROM viva.inbox
+        WHERE chat IS NOT NULL
+        ORDER BY instance LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT later.instance FROM viva.inbox AS later
+        WHERE later.chat IS NOT NULL AND later.instance > found.instance
+        ORDER BY later.instance LIMIT 1
+    )
+    FROM found
+    WHERE found.instance IS NOT NULL
+)
+SELECT instance FROM found WHERE instance > '' LIMIT :most;
+
+-- name: seconds_since_webhook
+-- How long ago the last delivery came, by the database's clock; NULL: there was none.
+SELECT CAST(extract(epoch FROM clock_timestamp() - max(received_at)) AS double precision)
+    AS seconds
+FROM viva.inbox;
+
+-- name: find_stored_messages
+-- Which of an instance's messages have come, with their content. A look at the index for each, by LIMIT.
+SELECT asked.message_id
+FROM unnest(CAST(:message_ids AS text[])) AS asked (message_id)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM viva.inbox AS known
+    WHERE known.message_id = asked.message_id
+        AND known.instance = :instance
+        AND known.event IN ('messages.upsert', 'send.message')
+        AND known.kind <> 'empty'
+    LIMIT 1
+) AS found;

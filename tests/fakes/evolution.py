@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
-from tests.fakes.evolution_faults import FAULTS, Fault
+from tests.fakes.evolution_faults import FAULTS, Fault, fail, problem
 from tests.fakes.evolution_webhooks import (
     Delivered,
     Law,
@@ -179,7 +179,7 @@ class FakeEvolution:
         body = json.loads(raw) if raw else None
         self.requests.append((request.method, request.path, body))
         if request.headers.get("apikey") != self.api_key:
-            return _problem(401, "Unauthorized")
+            return problem(401, "Unauthorized")
         words = request.path.strip("/").split("/", 2)
         if raw_answer := self.answers.get("/".join(words[:2])):
             return web.Response(body=raw_answer, content_type="application/json")
@@ -187,7 +187,7 @@ class FakeEvolution:
         if handler is None:
             return self._nothing_here(request)
         if name is not None and self.only is not None and name not in self.only:
-            return _problem(404, [f'The "{name}" instance does not exist'])
+            return problem(404, [f'The "{name}" instance does not exist'])
         return await handler(name or INSTANCE, request, body)
 
     def _route(
@@ -214,21 +214,21 @@ class FakeEvolution:
     def _nothing_here(self, request: web.Request) -> web.Response:
         if self.generation == "go":
             return web.Response(status=404, text="404 page not found")
-        return _problem(404, [f"Cannot {request.method} {request.path}"])
+        return problem(404, [f"Cannot {request.method} {request.path}"])
 
     async def _send(
         self, instance: str, request: web.Request, body: Any
     ) -> web.StreamResponse:
         needs = "textMessage" if self.generation == "1" else "text"
         if needs not in body:
-            return _problem(400, [[f'instance requires property "{needs}"']])
+            return problem(400, [[f'instance requires property "{needs}"']])
         content = body["textMessage"] if self.generation == "1" else body
         fault = self._faults.pop(0) if self._faults else None
         if fault is not None and not fault.effect:
-            return await _fail(request, fault)
+            return await fail(request, fault)
         row = self._put_sent(instance, body["number"], content["text"])
         if fault is not None:
-            return await _fail(request, fault)
+            return await fail(request, fault)
         if self.generation == "go":
             info = {"Info": {"ID": row["key"]["id"], "Chat": body["number"]}}
             return web.json_response({"message": "success", "data": info})
@@ -251,9 +251,9 @@ class FakeEvolution:
             self.typing.append((instance, body["number"], 0.0))
             return web.json_response({"message": "success"})
         if self.generation == "1" and "options" not in body:
-            return _problem(400, [['instance requires property "options"']])
+            return problem(400, [['instance requires property "options"']])
         if self.generation == "2" and "presence" not in body:
-            return _problem(400, [['instance requires property "presence"']])
+            return problem(400, [['instance requires property "presence"']])
         state = body["options"] if self.generation == "1" else body
         seconds = state["delay"] / 1000
         self.typing.append((instance, body["number"], seconds))
@@ -307,18 +307,3 @@ def _within(rows: list[dict[str, Any]], span: Mapping[str, str]) -> list[Any]:
         datetime.fromisoformat(span[name]).timestamp() for name in ("gte", "lte")
     )
     return [row for row in rows if first <= row["messageTimestamp"] <= last]
-
-
-def _problem(status: int, message: object) -> web.Response:
-    return web.json_response(Fault(status, message).body(), status=status)
-
-
-async def _fail(request: web.Request, fault: Fault) -> web.StreamResponse:
-    if fault.ends == "hang":
-        await asyncio.Event().wait()
-    if fault.ends == "drop":
-        assert request.transport is not None
-        request.transport.abort()
-    if fault.raw is not None:
-        return web.Response(status=fault.status, body=fault.raw, headers=fault.headers)
-    return web.json_response(fault.body(), status=fault.status, headers=fault.headers)

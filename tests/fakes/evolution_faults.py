@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from aiohttp import web
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,20 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "garbage": Fault(201, raw=b'{"key":[]}'),
 }
 """Names for `FakeEvolution.script`."""
+
+
+def problem(status: int, message: object) -> web.Response:
+    """Answer as Evolution's error handler does."""
+    return web.json_response(Fault(status, message).body(), status=status)
+
+
+async def fail(request: web.Request, fault: Fault) -> web.StreamResponse:
+    """Let a request go wrong."""
+    if fault.ends == "hang":
+        await asyncio.Event().wait()
+    if fault.ends == "drop":
+        assert request.transport is not None
+        request.transport.abort()
+    if fault.raw is not None:
+        return web.Response(status=fault.status, body=fault.raw, headers=fault.headers)
+    return web.json_response(fault.body(), status=fault.status, headers=fault.headers)

@@ -56,6 +56,7 @@ VALUES: dict[str, object] = {
     "messages": 20,
     "meta": "{}",
     "mode": "padrao",
+    "most": 200,
     "outbox_id": ID,
     "outbox_ids": [ID],
     "outcome": "sent",

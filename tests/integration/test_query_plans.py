@@ -178,6 +178,10 @@ _HOT: list[tuple[str, dict[str, object], int]] = [
     ("trace_deliveries", {"message_id": "id 500"}, 20),
     ("trace_messages", {"message_id": "id 500"}, 20),
     ("find_turns_of_sent", {"message_id": "sent 500"}, 20),
+    ("find_instances", {}, 20),
+    ("seconds_since_webhook", {}, 10),
+    ("find_stored_messages",
+     {"instance": "viva", "message_ids": [f"id {n}" for n in range(1, 101)]}, 800),
 ]  # fmt: skip
 
 
