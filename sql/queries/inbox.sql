@@ -299,13 +299,13 @@ WITH RECURSIVE found (instance) AS (
     FROM found
     WHERE found.instance IS NOT NULL
 )
-SELECT instance FROM found WHERE instance > '' LIMIT :most
+SELECT instance FROM found WHERE instance > '' LIMIT :most;
 
 -- name: seconds_since_webhook
 -- How long ago the last delivery came, by the database's clock; NULL: there was none.
 SELECT CAST(extract(epoch FROM clock_timestamp() - max(received_at)) AS double precision)
     AS seconds
-FROM viva.inbox
+FROM viva.inbox;
 
 -- name: find_stored_messages
 -- Which of an instance's messages have come, with their content. A look at the index for each, by LIMIT.
@@ -318,4 +318,4 @@ CROSS JOIN LATERAL (
         AND known.event IN ('messages.upsert', 'send.message')
         AND known.kind <> 'empty'
     LIMIT 1
-) AS found
+) AS found;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,10 @@ from viva_server.responders import (
 from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
+from viva_server.whatsapp.catch_up import CatchUp
 from viva_server.whatsapp.client import EvolutionClient
 from viva_server.whatsapp.counters import WhatsAppCounters
+from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.inbox import Inbox
 from viva_server.whatsapp.rules import Rules
 from viva_server.whatsapp.worker import Worker
@@ -65,6 +67,7 @@ class Services:
             self.database, rules=Rules.of(config), on_stored=self._tell_worker
         )
         self.worker: Worker | None = None
+        self._catch_up: CatchUp | None = None
         self.whatsapp_counters = WhatsAppCounters()
         self.loop_lag = LoopLag()
         self.retention = Retention(config, self.database)
@@ -107,17 +110,6 @@ class Services:
             await self._open_database(stack)
             return await migrate(self.database)
 
-    @contextlib.asynccontextmanager
-    async def database_only(self) -> AsyncIterator[Database]:
-        """Open the database for a command, with a current schema, and close it again.
-
-        Raises what `running` raises. The embedded one is refused while a server has it.
-        """
-        async with contextlib.AsyncExitStack() as stack:
-            await self._open_database(stack)
-            (await schema_state(self.database)).require_current()
-            yield self.database
-
     async def drain(self) -> None:
         """End and store all live replies and accepted webhooks. Idempotent.
 
@@ -155,12 +147,31 @@ class Services:
         assert config.evolution_api_key is not None, "checked by Config"
         client = EvolutionClient(str(config.evolution_url), config.evolution_api_key)
         stack.push_async_callback(client.close)
-        self.worker = Worker(config, self.database, self.runtime, self.chat, client)
+        self.worker = Worker(
+            config,
+            self.database,
+            self.runtime,
+            self.chat,
+            client,
+            self.whatsapp_counters,
+        )
         self.worker.start()
+        self._catch_up = CatchUp(
+            config,
+            self.database,
+            self.inbox,
+            client,
+            answerable_seconds=config.whatsapp_max_age_seconds,
+        )
+        catching_up = asyncio.create_task(self._catch_up.run(), name="viva catch-up")
+        stack.push_async_callback(_cancel, catching_up)
 
-    def _tell_worker(self) -> None:
+    def _tell_worker(self, deliveries: Sequence[Delivery]) -> None:
         if self.worker is not None:
             self.worker.look_for_news()
+        if self._catch_up is not None:
+            for delivery in deliveries:
+                self._catch_up.note(delivery)
 
     async def is_ready(self) -> bool:
         """Whether new work can be taken: the database answers, nothing is stuck."""

@@ -20,6 +20,7 @@ from tests.dictation import Dictation, saying
 from tests.openapi import PREFIX, Document, Seen, complaints
 from tests.postgres import PostgresServer
 from viva_server import create_app
+from viva_server.api.openapi import examples
 from viva_server.errors import ResponderError
 from viva_server.responders import Conversation
 from viva_server.standalone import standalone_app
@@ -106,6 +107,15 @@ async def test_every_good_answer_is_as_the_document_says(database_url: str) -> N
             await probe("get", path, 200, user=None)
             await probe("head", path, 200, user=None)
         await probe("get", "/metrics", 200, user=None)
+        await probe("post", "/webhook/evolution", 200, json=examples.WEBHOOK)
+        traced = await probe(
+            "get",
+            "/whatsapp/trace/{key_id}",
+            200,
+            at=f"/whatsapp/trace/{examples.WHATSAPP_MESSAGE}",
+            headers={"Authorization": f"Bearer {token('ops', scope='admin')}"},
+        )
+        assert len(traced["deliveries"]) == 1
 
     good = {
         (method, path, int(status))

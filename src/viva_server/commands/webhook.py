@@ -12,10 +12,10 @@ import click
 import msgspec
 from multidict import CIMultiDict
 
+from viva_server.commands.opening import open_database
 from viva_server.commands.running import run
 from viva_server.config import Config
 from viva_server.errors import VivaError
-from viva_server.services import Services
 from viva_server.store.outbox import Dead, list_dead, replay
 from viva_server.whatsapp.events import parse_webhook
 from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
@@ -81,8 +81,8 @@ def dead(dead_id: str | None) -> None:
 
 
 async def _list_dead() -> None:
-    async with Services(Config.from_env()).database_only() as database:
-        for each in await list_dead(database, rows=_MAX_ROWS):
+    async with open_database(Config.from_env()) as opened:
+        for each in await list_dead(opened.database, rows=_MAX_ROWS):
             click.echo(msgspec.json.encode(_members(each)))
 
 
@@ -91,8 +91,8 @@ def _members(each: Dead) -> dict[str, object]:
 
 
 async def _replay(dead_id: str) -> None:
-    async with Services(Config.from_env()).database_only() as database:
-        if not (_is_id(dead_id) and await replay(database, dead_id)):
+    async with open_database(Config.from_env()) as opened:
+        if not (_is_id(dead_id) and await replay(opened.database, dead_id)):
             raise VivaError(f"nothing dead has the id {dead_id}, or its chat is busy")
     click.echo(f"replayed {dead_id}")
 

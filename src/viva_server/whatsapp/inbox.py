@@ -48,7 +48,7 @@ class Inbox:
 
     A lone delivery goes at once; while a commit runs, the next batch gathers. The same
     statement stores the messages that `rules` find in them, and when their chats are
-    due. `on_stored` is called after each commit. The inbox owns one task; the database
+    due. `on_stored` gets what each commit stored. The inbox owns one task; the database
     stays its caller's.
     """
 
@@ -64,7 +64,7 @@ class Inbox:
         max_kept_bytes: int = 32 * 2**20,
         retry_seconds: float = 1.0,
         rules: Rules | None = None,
-        on_stored: Callable[[], None] | None = None,
+        on_stored: Callable[[Sequence[Delivery]], None] | None = None,
     ) -> None:
         self._database = database
         self._rules = rules or Rules()
@@ -238,7 +238,7 @@ class Inbox:
         rows = await self._fetch(list(firsts.values()), list(counts.values()))
         stored = {row.dedupe_key: row.id for row in rows}
         if self._on_stored is not None:
-            self._on_stored()
+            self._on_stored([entry.delivery for entry in firsts.values()])
         for entry in batch:
             delivery = entry.delivery
             is_new = stored.get(delivery.dedupe_key) == delivery.id

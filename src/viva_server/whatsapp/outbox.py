@@ -11,6 +11,7 @@ from viva_server.store import outbox as store
 from viva_server.store.db import Database
 from viva_server.store.outbox import Send
 from viva_server.store.processes import SETTLE_SECONDS
+from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.outcomes import SendOutcome
 from viva_server.whatsapp.rules import retry_seconds
 
@@ -29,9 +30,12 @@ class Sender(Protocol):
 class Outbox:
     """Sends claimed parts and writes what became of them."""
 
-    def __init__(self, database: Database, sender: Sender) -> None:
+    def __init__(
+        self, database: Database, sender: Sender, counters: WhatsAppCounters
+    ) -> None:
         self._database = database
         self._sender = sender
+        self._counters = counters
 
     async def send(self, owner: str, send: Send) -> None:
         """Send one part of this owner.
@@ -46,6 +50,7 @@ class Outbox:
             await self._write(owner, send, "dropped", SendOutcome("dead"), "handover")
         else:
             outcome = await self._sender.send_text(send.instance, send.jid, send.text)
+            self._counters.send(outcome.kind)
             await self._finish(owner, send, outcome)
 
     async def _finish(self, owner: str, send: Send, outcome: SendOutcome) -> None:

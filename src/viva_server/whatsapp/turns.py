@@ -25,6 +25,7 @@ from viva_server.store.people import Person
 from viva_server.store.whatsapp_chats import Chat, ChatState, WaitingMessage
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.closing import close_turn_replies
+from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.jids import LID
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Turns:
 
     Args:
         typist: None: the typing state is not shown.
+        counters: told how each run of a turn ended.
         on_sends: called when something is in the outbox.
     """
 
@@ -73,12 +75,14 @@ class Turns:
         chat: ChatService,
         *,
         typist: Typist | None,
+        counters: WhatsAppCounters,
         on_sends: Callable[[], None],
     ) -> None:
         self._config = config
         self._database = database
         self._chat = chat
         self._typist = typist
+        self._counters = counters
         self._on_sends = on_sends
         self._typing: set[asyncio.Task[None]] = set()
 
@@ -181,6 +185,7 @@ class Turns:
     ) -> None:
         if ids := [m.message_id for m in messages]:
             await store.skip_messages(self._database, owner, chat, ids, why)
+            self._counters.turn("skipped")
 
     async def _was_greeting(
         self,
@@ -228,6 +233,7 @@ class Turns:
         if text is None:
             text = self._config.whatsapp_unsupported_text
             await self._say(owner, turn, text, state="answered", error="unsupported")
+            self._counters.turn("fixed_text")
             return None
         return await self._run(owner, chat, turn, text)
 
@@ -254,6 +260,7 @@ class Turns:
         if ending is None:
             return _STRAY_SECONDS
         if ending.status == "complete":
+            self._counters.turn("answered")
             self._on_sends()
             return None
         seconds = rules.rerun_seconds(
@@ -262,6 +269,8 @@ class Turns:
         if seconds is None:
             code = ending.error_code or ending.finish_reason
             await self._give_up(owner, turn, code)
+        else:
+            self._counters.turn("again")
         return seconds
 
     async def _read(self, question: Question) -> Ending | None:
@@ -282,6 +291,7 @@ class Turns:
         logger.error("WhatsApp turn %s is given up: %s", turn.id, error)
         text = rules.FAILURE_TEXT
         await self._say(owner, turn, text, state="dead", error=error or "no_reply")
+        self._counters.turn("dead")
 
     async def _say(
         self, owner: str, turn: _Turn, text: str, *, state: str, error: str

@@ -18,6 +18,7 @@ from viva_server.store.db import Database
 from viva_server.store.processes import release_work
 from viva_server.store.whatsapp_chats import Chat
 from viva_server.whatsapp.client import EvolutionClient
+from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.news import News
 from viva_server.whatsapp.outbox import Outbox
 from viva_server.whatsapp.rules import Rules
@@ -46,17 +47,19 @@ class Worker:
         runtime: Runtime,
         chat: ChatService,
         client: EvolutionClient,
+        counters: WhatsAppCounters,
     ) -> None:
         self._database = database
         self._runtime = runtime
         self._limit = config.whatsapp_turns
         self._news = News(database, Rules.of(config))
-        self._outbox = Outbox(database, client)
+        self._outbox = Outbox(database, client, counters)
         self._turns = Turns(
             config,
             database,
             chat,
             typist=client if config.whatsapp_typing else None,
+            counters=counters,
             on_sends=self._look_for_sends,
         )
         self._nudged = {name: asyncio.Event() for name in ("turns", "sends", "news")}
