@@ -158,7 +158,13 @@ async def check_process(database_url: str, port: int, *arguments: str) -> None:
     )
     assert stored == [(reading.text, "partial")]
     for bad in ("Traceback", "never retrieved", "ERROR", "Warning"):
-        assert bad not in running.output, running.output
+        assert bad not in _ours(running.output), running.output
+
+
+def _ours(output: str) -> str:
+    """Leave out what aiohttp's worker for gunicorn warns of itself since Python 3.12."""
+    lines = output.splitlines(keepends=True)
+    return "".join(line for line in lines if "aiohttp/worker.py" not in line)
 
 
 @both_cancellations

@@ -132,7 +132,7 @@ class Completion:
         try:
             loaded: Any = json.loads(data)
             return msgspec.convert(loaded, _Chunk)
-        except (ValueError, RecursionError):
+        except (msgspec.ValidationError, ValueError, RecursionError):
             self._fail("the model's event is not what was expected")
             return _Chunk()
 

@@ -17,6 +17,8 @@ MAX_DEPTH = 64
 TOO_DEEP = "(nested too deep)"
 
 _MAX_NUMBER_CHARS = 300
+# The recursions behind this go so deep in any case.
+_DEPTH_TO_LOOK_AT = 200
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _NUL_ESCAPE = b"\\u0000"
 # Strings first: brackets inside them are text. A quote alone is an open string.
@@ -61,7 +63,9 @@ def _decode(raw: bytes | bytearray) -> object:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return _tidy(_decode_odd(raw.decode("utf-8-sig")), 0)
-    return _tidy(value, 0) if _NUL_ESCAPE in raw else value
+    # How deep the decoder goes differs by Python's version, what comes after it does not.
+    may_be_deep = raw.count(b"[") + raw.count(b"{") > _DEPTH_TO_LOOK_AT
+    return _tidy(value, 0) if may_be_deep or _NUL_ESCAPE in raw else value
 
 
 def _decode_odd(text: str) -> object:

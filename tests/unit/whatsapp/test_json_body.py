@@ -63,7 +63,7 @@ def test_odd_json_is_made_storable(raw: bytes, value: object) -> None:
     assert decode_object(raw) == value
 
 
-@pytest.mark.parametrize("depth", [5000, 200_000])
+@pytest.mark.parametrize("depth", [500, 5000, 200_000])
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"x]":', b"}")])
 def test_what_is_nested_deep_is_cut_and_the_rest_is_kept(
     depth: int, opening: bytes, closing: bytes
