@@ -34,7 +34,7 @@ def cli() -> None:
     """VIVA: a chat server that never loses a reply."""
 
 
-@cli.command("serve")
+@cli.command("serve", short_help="Serve until SIGTERM or Ctrl-C.")
 @click.option(
     "--open-link",
     is_flag=True,

@@ -162,7 +162,7 @@ async def check_process(database_url: str, port: int, *arguments: str) -> None:
 
 
 def _ours(output: str) -> str:
-    """Leave out what aiohttp's worker for gunicorn warns of itself since Python 3.12."""
+    """Leave out aiohttp's own warning in its worker for gunicorn (Python 3.12 on)."""
     lines = output.splitlines(keepends=True)
     return "".join(line for line in lines if "aiohttp/worker.py" not in line)
 

@@ -20,7 +20,7 @@ from viva_server.store.db import Database
 from viva_server.whatsapp.doctor import check_evolution
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Check that all is in order, one line each.")
 def doctor_command() -> None:
     """Check settings, machine, database, model and webhook: one line each.
 

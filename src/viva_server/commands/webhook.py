@@ -24,7 +24,7 @@ from viva_server.whatsapp.shapes import Object, as_object, as_text
 _MAX_ROWS = 1000
 
 
-@click.group("webhook")
+@click.group("webhook", short_help="Explain a webhook; list and replay the dead.")
 def webhook() -> None:
     """Look at what Evolution API sends, and at what could not be done with it."""
 

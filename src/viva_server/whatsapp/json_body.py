@@ -63,7 +63,7 @@ def _decode(raw: bytes | bytearray) -> object:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return _tidy(_decode_odd(raw.decode("utf-8-sig")), 0)
-    # How deep the decoder goes differs by Python's version, what comes after it does not.
+    # How deep the decoder goes differs by Python's version; what comes behind does not.
     may_be_deep = raw.count(b"[") + raw.count(b"{") > _DEPTH_TO_LOOK_AT
     return _tidy(value, 0) if may_be_deep or _NUL_ESCAPE in raw else value
 
