@@ -198,6 +198,7 @@ def test_a_hot_query_reads_no_table_whole(
 
 
 _FIRST = str(UUID(int=0))
+_PERSON: dict[str, object] = {"instance": "viva", "jids": ["chat 500", "lid 500"]}
 _IN_BATCHES: list[tuple[str, dict[str, object], int]] = [
     # For each row of a batch a few blocks, however much else is stored.
     ("export_sessions", {"person": "ana", "after_id": _FIRST}, 10),
@@ -207,6 +208,18 @@ _IN_BATCHES: list[tuple[str, dict[str, object], int]] = [
     ("empty_deliveries", {"after_id": _FIRST}, 10),
     ("find_idle_sessions", {"after_id": _FIRST}, 10),
     ("empty_old_deliveries", {"after_id": _FIRST, "old_seconds": 0.0}, 40),
+    ("stop_chats", _PERSON, 10),
+    ("export_chats", _PERSON, 1),
+    ("export_whatsapp_messages", _CHAT, 10),
+    ("export_turns", {**_CHAT, "after_id": _FIRST}, 10),
+    ("export_sends", {}, 1),
+    ("remove_whatsapp_messages", _PERSON, 40),
+    ("remove_turns", _PERSON, 40),
+    ("remove_chats", _PERSON, 1),
+    ("forget_lids", _PERSON, 1),
+    ("find_addresses", _PERSON, 10),
+    ("remove_old_turns", {"after_id": _FIRST, "old_seconds": 0.0}, 40),
+    ("remove_idle_lids", {}, 100),
     ("remove_old_deliveries", {"old_seconds": 0.0}, 40),
     ("find_last_seq", {"session_id": BIG}, 1),
     ("remove_messages", {"session_id": BIG, "after_seq": 500_000}, 40),
