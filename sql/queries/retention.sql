@@ -69,10 +69,9 @@ forgotten AS (
         m.inbox_id = ANY(ARRAY(SELECT id FROM old))
         AND (
             m.why_not IS NOT NULL
-            OR EXISTS (
-                SELECT FROM viva.whatsapp_turns AS t
-                WHERE t.id = m.turn_id AND t.state <> 'running'
-            )
+            OR (
+                SELECT t.state FROM viva.whatsapp_turns AS t WHERE t.id = m.turn_id
+            ) <> 'running'
             -- It waits, but VIVA_WHATSAPP_MAX_AGE_SECONDS is seven days at most.
             OR (
                 m.turn_id IS NULL

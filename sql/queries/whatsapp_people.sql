@@ -145,10 +145,11 @@ WHERE
                 AND m.jid = ANY(CAST(:jids AS text[]))
                 AND (
                     m.why_not IS NOT NULL
-                    OR EXISTS (
-                        SELECT FROM viva.whatsapp_turns AS t
-                        WHERE t.id = m.turn_id AND t.state <> 'running'
-                    )
+                    OR (
+                        SELECT t.state
+                        FROM viva.whatsapp_turns AS t
+                        WHERE t.id = m.turn_id
+                    ) <> 'running'
                 )
             LIMIT :batch
         )
@@ -188,12 +189,18 @@ WHERE
 
 -- name: forget_lids
 -- That addresses are one person's; the next message tells it again.
-DELETE FROM viva.whatsapp_lids AS l
+DELETE FROM viva.whatsapp_lids
 WHERE
-    l.instance = :instance
-    AND (
-        l.jid = ANY(CAST(:jids AS text[]))
-        OR l.lid = ANY(CAST(:jids AS text[]))
+    ctid = ANY(
+        ARRAY(
+            SELECT l.ctid
+            FROM viva.whatsapp_lids AS l
+            WHERE l.instance = :instance AND l.jid = ANY(CAST(:jids AS text[]))
+            UNION ALL
+            SELECT l.ctid
+            FROM viva.whatsapp_lids AS l
+            WHERE l.instance = :instance AND l.lid = ANY(CAST(:jids AS text[]))
+        )
     );
 
 -- name: remove_old_turns

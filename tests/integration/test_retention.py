@@ -25,7 +25,6 @@ from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.retention import Purge, was_purged
 
-
 _QUEUE = ("whatsapp_messages", "whatsapp_turns", "whatsapp_chats")
 
 
@@ -169,9 +168,10 @@ async def test_of_the_queue_all_goes_that_is_as_old_but_a_running_turn(
         table: rows(database_url, f"SELECT instance FROM viva.{table}")
         for table in _QUEUE
     }
-    assert instances == dict.fromkeys(_QUEUE, [("outra",)])
+    assert instances == {table: [("outra",)] for table in _QUEUE}
     assert count(database_url, "whatsapp_lids") == 0
-    assert await receive(database, [lid]) == [False]
+    again = written("old", number=1, chat=f"{LID}@lid", remoteJidAlt=jid)
+    assert await receive(database, [again]) == [False]
     assert count(database_url, "whatsapp_messages") == 1
 
 

@@ -36,12 +36,11 @@ class WhatsAppErasure:
 
         The lids are the last to go: a second run knows by them what else is left.
         """
+        instance, jids = self._instance, self._jids
         removal = Removal(self._database)
-        for query in ("remove_whatsapp_messages", "remove_turns"):
-            await removal.execute(
-                query, instance=self._instance, jids=self._jids, batch=BATCH
-            )
-        for query in ("remove_chats", "forget_lids"):
-            await self._database.execute(
-                query, instance=self._instance, jids=self._jids
-            )
+        await removal.execute(
+            "remove_whatsapp_messages", instance=instance, jids=jids, batch=BATCH
+        )
+        await removal.execute("remove_turns", instance=instance, jids=jids, batch=BATCH)
+        await self._database.execute("remove_chats", instance=instance, jids=jids)
+        await self._database.execute("forget_lids", instance=instance, jids=jids)
