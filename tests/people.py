@@ -82,6 +82,35 @@ def add_live_reply(url: str, person: str, session_id: str, text: str) -> str:
     return message_id
 
 
+def add_turns(url: str, text: str, *, state: str = "answered") -> None:
+    """Give each message that waits a turn of its own, which sent `text`."""
+    run_sql(
+        url,
+        f"""
+        UPDATE viva.whatsapp_chats SET due_at = NULL;
+        WITH made AS (
+            INSERT INTO viva.whatsapp_turns
+                (id, instance, jid, user_message_id, state, ended_at)
+            SELECT
+                inbox_id, instance, jid, gen_random_uuid(), '{state}',
+                CASE WHEN '{state}' <> 'running' THEN now() END
+            FROM viva.whatsapp_messages WHERE turn_id IS NULL AND why_not IS NULL
+            RETURNING id, instance, jid
+        ), said AS (
+            INSERT INTO viva.outbox (id, turn_id, instance, jid, text, state)
+            SELECT gen_random_uuid(), id, instance, jid, '{text}', 'sent'
+            FROM made WHERE '{state}' = 'answered'
+        )
+        SELECT count(*) FROM made
+        """,
+    )
+    run_sql(
+        url,
+        "UPDATE viva.whatsapp_messages AS m SET turn_id = t.id"
+        " FROM viva.whatsapp_turns AS t WHERE t.id = m.inbox_id",
+    )
+
+
 def written(
     text: str, *, number: int | str = 1, chat: str = f"{PHONE}@s.whatsapp.net",
     instance: str = "loja", **key: str,

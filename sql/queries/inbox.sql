@@ -260,6 +260,10 @@ WITH spoken AS (
             ),
             :jid
         ) AS jid
+    FROM viva.inbox AS i
+    -- An erasure empties the delivery, and removes the chat behind that.
+    WHERE i.id = CAST(:inbox_id AS uuid) AND i.is_pending
+    FOR SHARE OF i
 )
 
 INSERT INTO viva.whatsapp_chats AS c (instance, jid, paused_by, paused_until)

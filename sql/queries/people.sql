@@ -12,14 +12,27 @@ SELECT
     (SELECT count(*) FROM viva.sessions) AS sessions,
     (SELECT count(*) FROM viva.inbox) AS deliveries;
 
--- name: find_lids
--- The other addresses of a person, as deliveries from its chats tell them.
-SELECT DISTINCT form ->> 'lid' AS lid
-FROM viva.inbox
-WHERE
-    instance = :instance
-    AND chat = ANY(CAST(:jids AS text[]))
-    AND form ->> 'lid' IS NOT NULL;
+-- name: find_addresses
+-- A person's jids: those given, their phones, and the lids of these.
+WITH phones AS (
+    SELECT given.jid FROM unnest(CAST(:jids AS text[])) AS given (jid)
+    UNION
+    SELECT l.jid
+    FROM viva.whatsapp_lids AS l
+    WHERE l.instance = :instance AND l.lid = ANY(CAST(:jids AS text[]))
+)
+
+SELECT p.jid FROM phones AS p
+UNION
+SELECT l.lid
+FROM phones AS p
+INNER JOIN viva.whatsapp_lids AS l ON l.instance = :instance AND l.jid = p.jid
+UNION
+-- What nobody vouches for is learned nowhere else.
+SELECT i.form ->> 'lid'
+FROM phones AS p
+INNER JOIN viva.inbox AS i ON i.instance = :instance AND i.chat = p.jid
+WHERE i.form ->> 'lid' IS NOT NULL;
 
 -- name: export_sessions
 -- A page of a person's sessions, the longest without activity first.
@@ -170,20 +183,11 @@ WITH looked AS (
     LIMIT :batch
 ),
 
-emptied AS (
-    UPDATE viva.inbox AS i
-    SET
-        kind = 'emptied',
-        answer = FALSE,
-        -- As if it had had its effect: the first trusted delivery of an event has one.
-        trusted = TRUE,
-        chat = NULL,
-        message_id = NULL,
-        tail = '',
-        headers = '{}',
-        form = '{}',
-        body = '{}',
-        erased_at = clock_timestamp()
+found AS (
+    SELECT
+        i.id,
+        i.form ->> 'sender' = ANY(CAST(:jids AS text[])) AS is_author
+    FROM viva.inbox AS i
     WHERE
         i.id = ANY(ARRAY(SELECT id FROM looked))
         AND i.instance = :instance
@@ -199,6 +203,34 @@ emptied AS (
                 )
             )
         )
+),
+
+-- What the person said in groups; its own chats are removed as wholes.
+forgotten AS (
+    DELETE FROM viva.whatsapp_messages AS m USING found AS f
+    WHERE
+        f.is_author
+        AND m.inbox_id = f.id
+        AND m.jid <> ALL(CAST(:jids AS text[]))
+),
+
+emptied AS (
+    UPDATE viva.inbox AS i
+    SET
+        kind = 'emptied',
+        answer = FALSE,
+        -- As if it had had its effect: the first trusted delivery of an event has one.
+        trusted = TRUE,
+        is_pending = FALSE,
+        problem = NULL,
+        chat = NULL,
+        tail = '',
+        headers = '{}',
+        form = '{}',
+        body = '{}',
+        erased_at = clock_timestamp()
+    FROM found AS f
+    WHERE i.id = f.id
     RETURNING i.id
 )
 

@@ -52,14 +52,32 @@ emptied AS (
         answer = FALSE,
         -- As if it had had its effect: the first trusted delivery of an event has one.
         trusted = TRUE,
+        is_pending = FALSE,
+        problem = NULL,
         chat = NULL,
-        message_id = NULL,
         tail = '',
         headers = '{}',
         form = '{}',
         body = '{}'
     WHERE i.id = ANY(ARRAY(SELECT id FROM old)) AND i.kind <> 'emptied'
     RETURNING i.id
+),
+
+forgotten AS (
+    DELETE FROM viva.whatsapp_messages AS m
+    WHERE
+        m.inbox_id = ANY(ARRAY(SELECT id FROM old))
+        AND (
+            m.why_not IS NOT NULL
+            OR (
+                SELECT t.state FROM viva.whatsapp_turns AS t WHERE t.id = m.turn_id
+            ) <> 'running'
+            -- It waits, but VIVA_WHATSAPP_MAX_AGE_SECONDS is seven days at most.
+            OR (
+                m.turn_id IS NULL
+                AND m.sent_at < clock_timestamp() - interval '7 days'
+            )
+        )
 )
 
 SELECT

@@ -106,7 +106,7 @@ def pgbouncer(database_url: str, mode: str) -> Iterator[str]:
     """Run PgBouncer before a database and give the way through it."""
     program = shutil.which("pgbouncer")
     if program is None:
-        pytest.skip("PgBouncer is not installed")
+        pytest.fail("pgbouncer is not on the PATH: run .ci/packages.sh")
     address = parse_dsn(database_url)
     port = free_port()
     with data_folder() as folder:

@@ -62,6 +62,10 @@ def test_an_export_says_whose_it_is_and_how_much(database_url: str) -> None:
         "sessions": 1,
         "messages": 3,
         "idempotency_keys": 1,
+        "whatsapp_chats": 0,
+        "whatsapp_messages": 0,
+        "whatsapp_turns": 0,
+        "whatsapp_sends": 0,
         "deliveries": 0,
     }
     assert "3 messages" in result.stderr
@@ -74,8 +78,9 @@ async def test_an_export_of_whatsapp_has_the_deliveries(
 
     result = run("export", "--whatsapp", f"loja/{PHONE}", settings=given(database_url))
 
-    header, delivery, end = lines(result.stdout)
+    header, chat, message, delivery, end = lines(result.stdout)
     assert header["channel"] == "whatsapp"
+    assert (chat["type"], message["text"]) == ("whatsapp_chat", "oi")
     assert delivery["form"]["text"] == "oi"
     assert end["deliveries"] == 1
 

@@ -19,6 +19,7 @@ VALUES: dict[str, object] = {
     "after_at": "-infinity",
     "after_id": ID,
     "after_key": "",
+    "after_message_id": "",
     "after_seq": 0,
     "again_seconds": 1.0,
     "answers": 20,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.people import (
     TABLES,
     add_live_reply,
     add_sessions,
+    add_turns,
     count,
     dump,
     receive,
@@ -25,14 +27,15 @@ from tests.people import (
 from tests.postgres import run_sql
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
 from viva_server.store import erasure as module
-from viva_server.store.db import Database
+from viva_server.store.db import Database, Row
 from viva_server.store.erasure import Erasure
 from viva_server.store.subjects import (
     Subject,
     web_subject,
     whatsapp_subject,
-    with_lids,
+    with_addresses,
 )
+from viva_server.store.whatsapp_events import apply_takeover, load_pending
 from viva_server.whatsapp.delivery import make_delivery
 
 _JID = f"{PHONE}@s.whatsapp.net"
@@ -48,7 +51,7 @@ def nothing(_: int) -> None:
 async def erase(
     database: Database, subject: Subject, *, sole: bool = False
 ) -> dict[str, int]:
-    whole = await with_lids(database, subject)
+    whole = await with_addresses(database, subject)
     erasure = Erasure(database, whole, sole=sole, advance=nothing)
     await erasure.run()
     return erasure.counts
@@ -225,6 +228,93 @@ async def test_a_redelivery_at_the_same_moment_does_not_bring_it_back(
     assert _CANARY not in dump(database_url)
 
 
+async def test_what_is_pending_or_put_aside_of_the_person_is_not_applied_any_more(
+    database: Database, database_url: str
+) -> None:
+    own = {"key": {"remoteJid": _JID, "fromMe": True, "id": "own"}}
+    own |= {"message": {"conversation": _CANARY}}
+    await receive(database, [webhook("messages.upsert", own)])
+    run_sql(database_url, f"UPDATE viva.inbox SET problem = '{_CANARY} {PHONE}'")
+    [pending] = await load_pending(database, rows=10)
+
+    await erase(database, whatsapp_subject(f"loja/{PHONE}"))
+    # A process that had read it before cannot pause the chat any more.
+    await apply_takeover(
+        database, pending.id, "loja", _JID,
+        spoken_at=NOW, handover_seconds=9e9, greeting_seconds=3,
+    )  # fmt: skip
+
+    assert await load_pending(database, rows=10) == []
+    assert PHONE not in dump(database_url)
+
+
+async def test_what_the_person_said_in_a_group_is_not_in_the_queue_any_more(
+    database: Database, database_url: str
+) -> None:
+    group = "120363041234567890@g.us"
+    await receive(
+        database,
+        [
+            written(_CANARY, number=1, chat=group, participant=_JID),
+            written("of another", number=2, chat=group, participant=_OTHER),
+        ],
+    )
+    run_sql(database_url, f"UPDATE viva.whatsapp_messages SET text = '{_CANARY}'"
+            " WHERE message_id = 'M1'")  # fmt: skip
+
+    await erase(database, whatsapp_subject(f"loja/{PHONE}"))
+
+    assert _CANARY not in dump(database_url)
+    assert rows(database_url, "SELECT message_id FROM viva.whatsapp_messages") == [
+        ("M2",)
+    ]
+
+
+class Dying(Database):
+    """A database whose user is killed after so many statements."""
+
+    left = 10**9
+
+    async def execute(self, query: str, /, **parameters: object) -> int:
+        self._live()
+        return await super().execute(query, **parameters)
+
+    async def fetch_one(self, query: str, /, **parameters: object) -> Row | None:
+        self._live()
+        return await super().fetch_one(query, **parameters)
+
+    def _live(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise InterruptedError
+
+
+async def test_an_erasure_of_the_queue_that_is_cut_anywhere_is_finished_by_the_next(
+    database: Database, database_url: str
+) -> None:
+    dying = Dying(database_url)
+    await dying.open()
+    subject = whatsapp_subject(f"loja/{PHONE}")
+    try:
+        for steps in range(1, 40):
+            run_sql(database_url, "TRUNCATE viva.inbox, viva.whatsapp_turns CASCADE")
+            await receive(database, of_a_person())
+            add_turns(database_url, _CANARY + PHONE)
+            await receive(database, [written("waits", number=100)])
+            dying.left = steps
+            with suppress(InterruptedError):
+                await erase(dying, subject)
+            await erase(database, subject)
+            text = dump(database_url)
+            assert LID not in text, steps
+            assert PHONE not in text, steps
+            if dying.left > 0:
+                return
+    finally:
+        await dying.close()
+    raise AssertionError("it never came to its end")
+
+
 async def test_no_sample_of_evolution_keeps_a_person(
     database: Database, database_url: str
 ) -> None:
@@ -257,7 +347,7 @@ async def test_a_second_run_finds_the_lids_that_a_cut_one_had_left(
 ) -> None:
     monkeypatch.setattr(module, "_STRETCH", 1)
     await receive(database, of_a_person())
-    subject = await with_lids(database, whatsapp_subject(f"loja/{PHONE}"))
+    subject = await with_addresses(database, whatsapp_subject(f"loja/{PHONE}"))
     for steps in range(1, 25):
 
         def cut(_: int, erasure: list[int] = [steps]) -> None:  # noqa: B006

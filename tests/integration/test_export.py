@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.people import (
     PHONE,
     add_live_reply,
     add_sessions,
+    add_turns,
     receive,
     rows,
     webhook,
@@ -24,7 +26,7 @@ from viva_server.store.subjects import (
     Subject,
     web_subject,
     whatsapp_subject,
-    with_lids,
+    with_addresses,
 )
 
 _COLUMNS = (
@@ -108,7 +110,7 @@ async def test_it_is_of_one_moment(database: Database, database_url: str) -> Non
     ("name", "texts"),
     [
         (f"loja/{PHONE}", {"of mine", "in a group", "by lid"}),
-        (f"loja/{LID}@lid", {"by lid"}),
+        (f"loja/{LID}@lid", {"of mine", "in a group", "by lid"}),
     ],
 )
 async def test_of_whatsapp_it_has_the_deliveries_of_a_person(
@@ -128,11 +130,39 @@ async def test_of_whatsapp_it_has_the_deliveries_of_a_person(
         ],
     )
 
-    subject = await with_lids(database, whatsapp_subject(name))
+    subject = await with_addresses(database, whatsapp_subject(name))
     records = await exported(database, subject)
 
-    assert {r["form"]["text"] for r in records} == texts
-    assert {r["body"]["data"]["message"]["conversation"] for r in records} == texts
+    found = [r for r in records if r["type"] == "delivery"]
+    assert {r["form"]["text"] for r in found} == texts
+    assert {r["body"]["data"]["message"]["conversation"] for r in found} == texts
+
+
+async def test_of_whatsapp_it_has_the_queue_with_what_was_sent(
+    database: Database, database_url: str
+) -> None:
+    other = "5511900000000@s.whatsapp.net"
+    mine = [written(f"mine {n}", number=n) for n in range(250)]
+    await receive(database, [*mine, written("other", number="X", chat=other)])
+    add_turns(database_url, "what was sent")
+
+    subject = await with_addresses(database, whatsapp_subject(f"loja/{PHONE}"))
+    records = await exported(database, subject)
+
+    by_type = Counter(r["type"] for r in records)
+    assert by_type == {
+        "whatsapp_chat": 1,
+        "whatsapp_message": 250,
+        "whatsapp_turn": 250,
+        "whatsapp_send": 250,
+        "delivery": 250,
+    }
+    texts = {r["text"] for r in records if r["type"] == "whatsapp_message"}
+    assert texts == {f"mine {n}" for n in range(250)}
+    sends = {r["turn_id"]: r["text"] for r in records if r["type"] == "whatsapp_send"}
+    turns = {r["id"] for r in records if r["type"] == "whatsapp_turn"}
+    assert sends == dict.fromkeys(turns, "what was sent")
+    assert "other" not in str(records)
 
 
 async def test_of_whatsapp_it_has_the_sessions_under_every_address(
@@ -144,7 +174,7 @@ async def test_of_whatsapp_it_has_the_sessions_under_every_address(
     for person in (f"loja/{PHONE}", f"loja/{LID}", f"loja/{lid}", f"outra/{PHONE}"):
         add_sessions(database_url, person, channel="whatsapp")
 
-    subject = await with_lids(database, whatsapp_subject(f"loja/{PHONE}"))
+    subject = await with_addresses(database, whatsapp_subject(f"loja/{PHONE}"))
     records = await exported(database, subject)
 
     people = [r["person"] for r in records if r["type"] == "session"]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import psycopg2
 import pytest
@@ -194,6 +195,50 @@ def test_a_hot_query_reads_no_table_whole(
     plan = _plan(cursor, name, values)
     assert not plan.tables_read_whole & _LARGE
     assert plan.buffers <= buffers
+
+
+_FIRST = str(UUID(int=0))
+_PERSON: dict[str, object] = {"instance": "viva", "jids": ["chat 500", "lid 500"]}
+_IN_BATCHES: list[tuple[str, dict[str, object], int]] = [
+    # For each row of a batch a few blocks, however much else is stored.
+    ("export_sessions", {"person": "ana", "after_id": _FIRST}, 10),
+    ("export_messages", {"session_id": BIG, "after_seq": 500_000}, 10),
+    ("export_keys", {"person": "ana", "after_key": "key 5"}, 10),
+    ("look_for_deliveries", {"after_id": _FIRST}, 10),
+    ("empty_deliveries", {"after_id": _FIRST}, 10),
+    ("find_idle_sessions", {"after_id": _FIRST}, 10),
+    ("empty_old_deliveries", {"after_id": _FIRST, "old_seconds": 0.0}, 40),
+    ("stop_chats", _PERSON, 10),
+    ("export_chats", _PERSON, 1),
+    ("export_whatsapp_messages", _CHAT, 10),
+    ("export_turns", {**_CHAT, "after_id": _FIRST}, 10),
+    ("export_sends", {}, 1),
+    ("remove_whatsapp_messages", _PERSON, 40),
+    ("remove_turns", _PERSON, 40),
+    ("remove_chats", _PERSON, 1),
+    ("forget_lids", _PERSON, 1),
+    ("find_addresses", _PERSON, 10),
+    ("remove_old_turns", {"after_id": _FIRST, "old_seconds": 0.0}, 40),
+    ("remove_idle_lids", {}, 100),
+    ("remove_old_deliveries", {"old_seconds": 0.0}, 40),
+    ("find_last_seq", {"session_id": BIG}, 1),
+    ("remove_messages", {"session_id": BIG, "after_seq": 500_000}, 40),
+    ("remove_keys", {"person": "ana"}, 20),
+    ("request_ends", {"person": "reader 1"}, 1),
+    ("lock_next_session", {"person": "ana"}, 1),
+    ("lock_idle_session", {"session_id": SMALL}, 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "buffers"), _IN_BATCHES, ids=[name for name, *_ in _IN_BATCHES]
+)
+def test_a_batch_of_an_export_or_a_removal_reads_no_table_whole(
+    cursor: Cursor, name: str, values: dict[str, object], buffers: int
+) -> None:
+    plan = _plan(cursor, name, values)
+    assert not plan.tables_read_whole & _LARGE
+    assert plan.buffers <= buffers * int(str(VALUES["batch"]))
 
 
 def test_many_sessions_are_counted_in_the_index(cursor: Cursor) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from tests.people import (
+    LID,
+    PHONE,
     TABLES,
     add_live_reply,
     add_sessions,
+    add_turns,
     count,
     receive,
     rows,
@@ -21,6 +24,8 @@ from viva_server.config import Config
 from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.retention import Purge, was_purged
+
+_QUEUE = ("whatsapp_messages", "whatsapp_turns", "whatsapp_chats")
 
 
 async def purge(database: Database, **settings: Any) -> dict[str, int]:
@@ -134,6 +139,71 @@ async def test_content_goes_earlier_where_so_set_and_the_key_stays(
     assert "young" in str(rows(database_url, whole))
     assert await receive(database, [written("old", number=1)]) == [False]
     assert "old" not in str(rows(database_url, whole))
+
+
+async def test_of_the_queue_all_goes_that_is_as_old_but_a_running_turn(
+    database: Database, database_url: str
+) -> None:
+    jid = f"{PHONE}@s.whatsapp.net"
+    lid = written("old", number=1, chat=f"{LID}@lid", remoteJidAlt=jid)
+    await receive(database, [lid, written("sticks", number=2, instance="outra")])
+    add_turns(database_url, "old answer")
+    run_sql(
+        database_url,
+        "UPDATE viva.whatsapp_turns SET state = 'running', ended_at = NULL"
+        " WHERE instance = 'outra'",
+    )
+    await purge(database, inbox_days=7)
+    assert all(count(database_url, table) == 2 for table in _QUEUE)
+    age(database_url, 8)
+    run_sql(
+        database_url,
+        "UPDATE viva.whatsapp_turns SET ended_at = ended_at - interval '8 days'",
+    )
+
+    counts = await purge(database, inbox_days=7)
+
+    assert counts["removed_turns"] == 1
+    instances = {
+        table: rows(database_url, f"SELECT instance FROM viva.{table}")
+        for table in _QUEUE
+    }
+    assert instances == {table: [("outra",)] for table in _QUEUE}
+    assert count(database_url, "whatsapp_lids") == 0
+    again = written("old", number=1, chat=f"{LID}@lid", remoteJidAlt=jid)
+    assert await receive(database, [again]) == [False]
+    assert count(database_url, "whatsapp_messages") == 1
+
+
+async def test_messages_that_wait_for_an_answer_stay_as_long_as_one_may_come(
+    database: Database, database_url: str
+) -> None:
+    await receive(database, [written("waits")])
+    age(database_url, 2)
+    sent = "UPDATE viva.whatsapp_messages SET sent_at = sent_at - interval '{} days'"
+    run_sql(database_url, sent.format(6))
+    await purge(database, inbox_days=1)
+    assert count(database_url, "whatsapp_messages") == 1
+
+    run_sql(database_url, sent.format(2))
+    await purge(database, inbox_days=1)
+    assert count(database_url, "whatsapp_messages") == 0
+
+
+async def test_a_lid_stays_as_long_as_there_is_a_session_that_needs_it(
+    database: Database, database_url: str
+) -> None:
+    run_sql(
+        database_url,
+        "INSERT INTO viva.whatsapp_lids VALUES"
+        f" ('loja', '{LID}@lid', '{PHONE}@s.whatsapp.net')",
+    )
+    add_sessions(database_url, f"loja/{PHONE}", channel="whatsapp", idle_days=31)
+    await purge(database)
+    assert count(database_url, "whatsapp_lids") == 1
+
+    await purge(database, session_days=30)
+    assert count(database_url, "whatsapp_lids") == 0
 
 
 async def test_content_may_stay_longer_than_thirty_days(

@@ -14,7 +14,7 @@ from viva_server.config import Config
 from viva_server.store.audit import Counts, audited
 from viva_server.store.db import Database
 from viva_server.store.erasure import Erasure
-from viva_server.store.subjects import Subject, with_lids
+from viva_server.store.subjects import Subject, with_addresses
 
 
 @click.command("erase")
@@ -44,7 +44,7 @@ def _require_consent(subject: Subject, yes: bool) -> None:
 async def _erase(config: Config, subject: Subject) -> Counts:
     async with open_database(config) as opened:
         database = opened.database
-        whole = await with_lids(database, subject)
+        whole = await with_addresses(database, subject)
         total = await _measure(database, whole)
         with progress("erasing", total) as advance:
             erasure = Erasure(database, whole, sole=opened.sole, advance=advance)
@@ -66,5 +66,5 @@ async def _measure(database: Database, subject: Subject) -> int:
     if subject.instance is not None:
         everybody = await database.fetch_one("measure_all")
         assert everybody is not None, "count(*) gives one row"
-        total += everybody.deliveries * (2 if subject.lids else 1)
+        total += everybody.deliveries * (2 if subject.learned else 1)
     return total

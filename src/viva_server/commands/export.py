@@ -22,9 +22,19 @@ from viva_server.config import Config
 from viva_server.store.audit import Counts, audited
 from viva_server.store.db import Database
 from viva_server.store.export import export_person
-from viva_server.store.subjects import Subject, with_lids
+from viva_server.store.subjects import Subject, with_addresses
 
 _FORMAT = 1
+_PLURALS = {
+    "session": "sessions",
+    "message": "messages",
+    "idempotency_key": "idempotency_keys",
+    "whatsapp_chat": "whatsapp_chats",
+    "whatsapp_message": "whatsapp_messages",
+    "whatsapp_turn": "whatsapp_turns",
+    "whatsapp_send": "whatsapp_sends",
+    "delivery": "deliveries",
+}
 
 
 @click.command("export")
@@ -65,12 +75,12 @@ def _opened(output: Path | None) -> Iterator[BinaryIO]:
 
 
 async def _export(config: Config, subject: Subject, stream: BinaryIO) -> Counts:
-    counts = {"sessions": 0, "messages": 0, "idempotency_keys": 0, "deliveries": 0}
+    counts = dict.fromkeys(_PLURALS.values(), 0)
     async with open_database(config) as opened:
         database = opened.database
         who = stand_in(config, subject.person)
         async with audited(database, "export", who, counts):
-            whole = await with_lids(database, subject)
+            whole = await with_addresses(database, subject)
             total = await _measure(database, whole)
             with _progress(stream, total) as advance:
                 await _write(database, whole, stream, counts, advance)
@@ -103,18 +113,12 @@ async def _write(
     advance: Callable[[int], None],
 ) -> None:
     """Write header, records and end; `counts` goes along."""
-    plural = {
-        "session": "sessions",
-        "message": "messages",
-        "idempotency_key": "idempotency_keys",
-        "delivery": "deliveries",
-    }
     _line(stream, _header(subject))
     records = export_person(database, subject, query_seconds=QUERY_SECONDS)
     async with aclosing(records):
         async for record in records:
             _line(stream, record)
-            counts[plural[record["type"]]] += 1
+            counts[_PLURALS[record["type"]]] += 1
             advance(1)
     _line(stream, {"type": "end", "records": sum(counts.values()), **counts})
 

@@ -15,6 +15,7 @@ from viva_server.store.people import Person
 from viva_server.store.processes import bury, find_silent
 from viva_server.store.removal import BATCH, Removal, patiently, remove_session
 from viva_server.store.subjects import Subject
+from viva_server.store.whatsapp_erasure import WhatsAppErasure
 
 Advance = Callable[[int], None]
 """Called with how many more messages were removed, or deliveries looked at."""
@@ -38,6 +39,7 @@ class Erasure:
         self.counts: Counts = {"sessions": 0, "messages": 0, "deliveries": 0}
         self._database = database
         self._subject = subject
+        self._whatsapp = WhatsAppErasure(database, subject)
         self._sole = sole
         self._advance = advance
 
@@ -45,7 +47,7 @@ class Erasure:
         """Erase.
 
         Raises:
-            OverloadedError: a live reply was not stopped by its owner.
+            OverloadedError: a live reply, or a send, was not ended by its owner.
             StoreError: or one of its kinds.
         """
         for person in self._subject.people:
@@ -55,11 +57,12 @@ class Erasure:
         await self._database.execute("sweep_journal")
         if self._subject.instance is not None:
             await self._empty_inbox()
+            await self._whatsapp.remove()
 
     async def _remove_sessions(self, person: Person) -> None:
         more = True
         while more:
-            await self._stop_replies(person)
+            await self._stop(person)
             more = await patiently(lambda: self._remove_next_session(person))
 
     async def _remove_next_session(self, person: Person) -> bool:
@@ -87,13 +90,13 @@ class Erasure:
         )
 
     async def _empty_inbox(self) -> None:
-        """Empty what names the person; first what only its lids tell to be of it.
+        """Empty what names the person; first what only learned addresses are of.
 
         The deliveries that tell its lids are the last to be emptied: a second run
         finds them until nothing else is left.
         """
-        if self._subject.lids:
-            await self._empty(self._subject.lids, self._subject.lid_numbers)
+        if self._subject.learned:
+            await self._empty(self._subject.learned, self._subject.learned_numbers)
         await self._empty(self._subject.jids, self._subject.numbers)
 
     async def _empty(self, jids: tuple[str, ...], numbers: str) -> None:
@@ -118,19 +121,27 @@ class Erasure:
         self._advance(row.looked)
         return None if row.last_id is None else str(row.last_id)
 
-    async def _stop_replies(self, person: Person) -> None:
-        """Have live replies ended by their owners, and dead owners' closed."""
+    async def _stop(self, person: Person) -> None:
+        """Have work ended by its owners, and dead owners' closed.
+
+        A chat is waited for, too: its owner may be about to begin a reply.
+        """
         try:
             async with asyncio.timeout(_STOPPING_SECONDS):
-                while await self._database.execute(
-                    "request_ends", channel=person.channel, person=person.id
-                ):
+                while await self._is_busy(person):
                     await self._bury_owners()
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise OverloadedError(
-                "a live reply of the person did not stop: run the command again"
+                "a live reply of the person, or a send, did not end: "
+                "run the command again"
             ) from None
+
+    async def _is_busy(self, person: Person) -> bool:
+        live = await self._database.execute(
+            "request_ends", channel=person.channel, person=person.id
+        )
+        return await self._whatsapp.stop() or live > 0
 
     async def _bury_owners(self) -> None:
         nobody = new_id()

@@ -15,6 +15,7 @@ Records = AsyncGenerator[Record, None]
 _SESSIONS = 200
 _MESSAGES = 100  # of up to 100 000 characters each
 _KEYS = 500
+_TURNS = 100
 _LOOKED_AT = 1000
 _DELIVERIES = 10  # of up to 8 MiB each
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -30,7 +31,10 @@ SET LOCAL idle_in_transaction_session_timeout = 0;
 async def export_person(
     database: Database, subject: Subject, *, query_seconds: float
 ) -> Records:
-    """Give each session with its messages, then keys, then deliveries of WhatsApp.
+    """Give sessions, each with its messages, then keys; of WhatsApp its chats, too.
+
+    A chat's messages are followed by its turns, each page by what was sent in it; at
+    last the deliveries.
 
     All is of one moment; a page of it is in memory at a time. Close the iterator if
     you leave it early: it has a connection of its own.
@@ -46,8 +50,9 @@ async def export_person(
                 yield record
             async for record in _keys(connection, person):
                 yield record
-        async for record in _deliveries(connection, subject):
-            yield record
+        for part in (_chats, _deliveries):
+            async for record in part(connection, subject):
+                yield record
     finally:
         await connection.close()
 
@@ -91,6 +96,50 @@ async def _keys(connection: Connection, person: Person) -> Records:
         for key in page:
             yield _record("idempotency_key", key)
         after_key = page[-1].key
+
+
+async def _chats(connection: Connection, subject: Subject) -> Records:
+    if subject.instance is None:
+        return
+    jids = list(subject.jids)
+    for chat in await connection.fetch(
+        "export_chats", instance=subject.instance, jids=jids
+    ):
+        yield _record("whatsapp_chat", chat)
+    for jid in jids:
+        async for record in _chat_messages(connection, subject.instance, jid):
+            yield record
+        async for record in _turns(connection, subject.instance, jid):
+            yield record
+
+
+async def _chat_messages(connection: Connection, instance: str, jid: str) -> Records:
+    after_at, after_id = "-infinity", ""
+    while page := await connection.fetch(
+        "export_whatsapp_messages",
+        instance=instance,
+        jid=jid,
+        after_at=after_at,
+        after_message_id=after_id,
+        batch=_MESSAGES,
+    ):
+        for message in page:
+            yield _record("whatsapp_message", message)
+        after_at, after_id = page[-1].sent_at, page[-1].message_id
+
+
+async def _turns(connection: Connection, instance: str, jid: str) -> Records:
+    after_id = FIRST_ID
+    while page := await connection.fetch(
+        "export_turns", instance=instance, jid=jid, after_id=after_id, batch=_TURNS
+    ):
+        for turn in page:
+            yield _record("whatsapp_turn", turn)
+        for send in await connection.fetch(
+            "export_sends", turn_ids=[turn.id for turn in page]
+        ):
+            yield _record("whatsapp_send", send)
+        after_id = page[-1].id
 
 
 async def _deliveries(connection: Connection, subject: Subject) -> Records:

@@ -45,6 +45,7 @@ class Purge:
             "messages": 0,
             "emptied_deliveries": 0,
             "removed_deliveries": 0,
+            "removed_turns": 0,
         }
         self._database = database
         self._session_days = session_days
@@ -57,6 +58,7 @@ class Purge:
             if self._session_days is not None:
                 await self._remove_idle_sessions(self._session_days * DAY_SECONDS)
             await self._purge_inbox()
+            await self._purge_chats(self._inbox_days * DAY_SECONDS)
             await sweep(self._database)
             await self._forget_audits()
 
@@ -95,6 +97,7 @@ class Purge:
 
     async def _purge_inbox(self) -> None:
         if self._inbox_days < KEY_DAYS:
+            # The queue's messages go with it, else with their deliveries.
             await self._empty_old_deliveries(self._inbox_days * DAY_SECONDS)
         self.counts["removed_deliveries"] = await Removal(self._database).execute(
             "remove_old_deliveries",
@@ -116,6 +119,23 @@ class Purge:
             self.counts["emptied_deliveries"] += row.emptied
             after_id = row.last_id
             self._advance(row.looked)
+
+    async def _purge_chats(self, old_seconds: float) -> None:
+        """Remove turns with what was sent, then chats and lids that nothing needs."""
+        after_id: str | None = FIRST_ID
+        while after_id is not None:
+            row = await self._database.fetch_one(
+                "remove_old_turns",
+                after_id=after_id,
+                old_seconds=old_seconds,
+                batch=_STRETCH,
+            )
+            assert row is not None, "a SELECT without FROM gives one row"
+            self.counts["removed_turns"] += row.removed
+            after_id = row.last_id
+        removal = Removal(self._database)
+        await removal.execute("remove_idle_chats", batch=BATCH)
+        await removal.execute("remove_idle_lids", batch=BATCH)
 
     async def _forget_audits(self) -> None:
         for action, days in (

@@ -18,14 +18,14 @@ class Subject:
     """A person of the web, or of WhatsApp with what deliveries say of it.
 
     `people` are the names under which it has sessions. `jids` are its addresses at
-    `instance`, `lids` those of them that only deliveries tell.
+    `instance`, `learned` those of them that only deliveries tell.
     """
 
     person: Person
     people: tuple[Person, ...]
     instance: str | None = None
     jids: tuple[str, ...] = ()
-    lids: tuple[str, ...] = ()
+    learned: tuple[str, ...] = ()
 
     @property
     def numbers(self) -> str:
@@ -33,9 +33,9 @@ class Subject:
         return _whole_numbers(self.jids)
 
     @property
-    def lid_numbers(self) -> str:
-        """The same for its lids alone."""
-        return _whole_numbers(self.lids)
+    def learned_numbers(self) -> str:
+        """The same for what is learned alone."""
+        return _whole_numbers(self.learned)
 
 
 def web_subject(user: str) -> Subject:
@@ -54,31 +54,34 @@ def whatsapp_subject(name: str) -> Subject:
     match = _NUMBER.fullmatch(number)
     if not instance or not slash or match is None:
         raise ValueError("must be INSTANCE/PHONE, the phone in digits")
-    digits, domain = match[1], match[2]
-    ids = [digits, f"{digits}{_LID}"] if domain == _LID else [digits]
-    people = tuple(Person("whatsapp", f"{instance}/{each}") for each in ids)
-    # A conversation without a phone has its lid in the place of the phone.
-    jids = (digits + (domain or _PHONE),)
-    return Subject(people[0], people, instance, jids)
+    jid = match[1] + (match[2] or _PHONE)
+    people = _people(instance, jid)
+    return Subject(people[0], people, instance, (jid,))
 
 
-async def with_lids(database: Database, subject: Subject) -> Subject:
-    """Add the lids by which deliveries from its chats know the person as well."""
+async def with_addresses(database: Database, subject: Subject) -> Subject:
+    """Add the phone and the lids by which deliveries know the person as well."""
     if subject.instance is None:
         return subject
     rows = await database.fetch(
-        "find_lids", instance=subject.instance, jids=list(subject.jids)
+        "find_addresses", instance=subject.instance, jids=list(subject.jids)
     )
-    found = {row.lid for row in rows if _NUMBER.fullmatch(row.lid)}
-    lids = tuple(sorted(found - set(subject.jids)))
-    names = [name for lid in lids for name in (lid, lid.removesuffix(_LID))]
-    people = (Person("whatsapp", f"{subject.instance}/{name}") for name in names)
+    found = {row.jid for row in rows if _NUMBER.fullmatch(row.jid)}
+    learned = tuple(sorted(found - set(subject.jids)))
+    people = [name for jid in learned for name in _people(subject.instance, jid)]
     return replace(
         subject,
         people=(*subject.people, *people),
-        jids=(*subject.jids, *lids),
-        lids=lids,
+        jids=(*subject.jids, *learned),
+        learned=learned,
     )
+
+
+def _people(instance: str, jid: str) -> tuple[Person, ...]:
+    """Name the sessions of an address; without a phone the lid stands in its place."""
+    digits = jid.partition("@")[0]
+    names = [digits, jid] if jid.endswith(_LID) else [digits]
+    return tuple(Person("whatsapp", f"{instance}/{name}") for name in names)
 
 
 def _whole_numbers(jids: tuple[str, ...]) -> str:

@@ -109,6 +109,7 @@ async def apply_own_send(database: Database, outbox_id: str, message_id: str) ->
 
 async def apply_takeover(
     database: Database,
+    inbox_id: str,
     instance: str,
     jid: str,
     *,
@@ -116,9 +117,13 @@ async def apply_takeover(
     handover_seconds: float,
     greeting_seconds: float,
 ) -> None:
-    """Pause the assistant in a chat, from `spoken_at` (epoch seconds) on."""
+    """Pause the assistant in a chat, from `spoken_at` (epoch seconds) on.
+
+    Nothing is done once the delivery is not pending any more: an erasure was faster.
+    """
     await database.execute(
         "apply_takeover",
+        inbox_id=inbox_id,
         instance=instance,
         jid=jid,
         spoken_at=spoken_at,

@@ -136,6 +136,7 @@ class News:
         spoken_at = min(form.get("timestamp", pending.received_at), pending.received_at)
         await store.apply_takeover(
             self._database,
+            pending.id,
             pending.instance,
             form["chat"],
             spoken_at=float(spoken_at),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -23,12 +24,16 @@ class Answers:
         self.fails: list[BaseException] = []
         self.text = ""
         self.is_silent = False
+        self.is_endless = False
 
     async def __call__(self, conversation: Conversation) -> AsyncGenerator[str, None]:
         self.seen.append(conversation)
         number = len(self.seen)
         if not self.is_silent:
             yield self.text or f"Resposta {number}"
+        while self.is_endless:
+            await asyncio.sleep(0.05)
+            yield "and so on "
         if self.fails:
             raise self.fails.pop(0)
 
