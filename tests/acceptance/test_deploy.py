@@ -131,7 +131,11 @@ async def test_a_process_works_through_pgbouncer_in_session_mode(
             ana = Person(session, running.origin + "/api/v1")
             async with ana.stream("bom dia") as stream:
                 events = await stream.rest()
-            held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            held = (
+                "SELECT count(*) FROM pg_locks AS l"
+                " INNER JOIN pg_database AS d ON d.oid = l.database"
+                " WHERE l.locktype = 'advisory' AND d.datname = current_database()"
+            )
             locks = run_sql(database_url, held)[0][0]
             await running.stopped(signal.SIGKILL)
         # In transaction mode it stays: the dead process would seem to live.

@@ -9,7 +9,7 @@ from tests.integration.whatsapp.lab import lab
 from tests.waiting import until
 from viva_server.ids import new_id
 from viva_server.store.db import Database
-from viva_server.store.outbox import claim_sends, list_dead, replay
+from viva_server.store.outbox import Send, claim_sends, list_dead, replay
 from viva_server.store.processes import add_process, release_work
 
 _SENDS = "SELECT state FROM viva.outbox ORDER BY seq"
@@ -112,16 +112,18 @@ async def test_what_a_dead_process_was_sending_is_doubted_and_settled(
     database_url: str, database: Database
 ) -> None:
     async with lab(database_url) as site:
-        site.evolution.script("503")
+        site.evolution.script(*["503"] * 50)
         site.receive("oi")
         await site.stored(_SENDS, "waiting")
         dead = new_id()
         connection = await database.connect()
         await add_process(connection, dead, 1)
-        site.rows("UPDATE viva.outbox SET due_at = now() - interval '1 s'")
-        claimed = await claim_sends(database, dead, sends=1)
-        if not claimed:
-            return  # the server was faster
+        await connection.close()
+        claimed: list[Send] = []
+        while not claimed:  # the server may be faster, and gets another 503
+            await site.stored(_SENDS, "waiting")
+            site.rows("UPDATE viva.outbox SET due_at = now() - interval '1 s'")
+            claimed = await claim_sends(database, dead, sends=1)
         await release_work(database, dead)
         assert site.rows(_SENDS) == [("unknown",)]
         site.upsert(
@@ -134,7 +136,6 @@ async def test_what_a_dead_process_was_sending_is_doubted_and_settled(
         )
         await site.stored("SELECT state, message_id FROM viva.outbox", "sent", "PROOF")
         assert site.texts == []
-        await connection.close()
 
 
 async def test_receipts_only_go_forward_and_may_come_first(database_url: str) -> None:
