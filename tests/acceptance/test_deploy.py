@@ -36,9 +36,10 @@ def settings() -> dict[str, str]:
 
 def installed(folder: Path) -> Path:
     """Install the unit as the document says, with a program that is there."""
-    changes = {
-        "/opt/viva/bin/viva-server": str(Path(sys.executable).with_name("viva-server"))
-    }
+    # By a link: the checkout may live in a path with a space, which systemd splits.
+    program = folder / "viva-server"
+    program.symlink_to(Path(sys.executable).with_name("viva-server"))
+    changes = {"/opt/viva/bin/viva-server": str(program)}
     unit = folder / "viva-server@.service"
     unit.write_text(substituted(UNIT, changes), "utf-8")
     return unit
