@@ -68,6 +68,7 @@ class Services:
         )
         self.worker: Worker | None = None
         self._catch_up: CatchUp | None = None
+        self._catching_up: asyncio.Task[None] | None = None
         self.whatsapp_counters = WhatsAppCounters()
         self.loop_lag = LoopLag()
         self.retention = Retention(config, self.database)
@@ -125,6 +126,8 @@ class Services:
 
     async def _drain(self) -> None:
         await self.retention.stop()
+        if self._catching_up is not None:
+            await _cancel(self._catching_up)
         loop = asyncio.get_running_loop()
         seconds = self.config.drain_seconds + self.config.shutdown_seconds
         until = loop.time() + seconds
@@ -163,8 +166,9 @@ class Services:
             client,
             answerable_seconds=config.whatsapp_max_age_seconds,
         )
-        catching_up = asyncio.create_task(self._catch_up.run(), name="viva catch-up")
-        stack.push_async_callback(_cancel, catching_up)
+        self._catching_up = asyncio.create_task(
+            self._catch_up.run(), name="viva catch-up"
+        )
 
     def _tell_worker(self, deliveries: Sequence[Delivery]) -> None:
         if self.worker is not None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-Time = Annotated[datetime, Meta(tz=True)]
+from viva_server.api.wire import Time
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from viva_server.api import wire
 from viva_server.api.answers import (
     TraceAnswer,
     TraceDelivery,
@@ -49,7 +50,7 @@ class TraceHandler:
             trace = await load_trace(self._services.database, key_id)
         if trace is None:
             raise Problem("message_not_found", "Nothing is known of this message.")
-        return web.json_response(body=msgspec.json.encode(trace_answer(key_id, trace)))
+        return web.json_response(body=wire.to_json(trace_answer(key_id, trace)))
 
 
 def trace_answer(key_id: str, trace: Trace) -> TraceAnswer:

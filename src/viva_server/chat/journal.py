@@ -64,8 +64,6 @@ class Journal:
         self._stuck_since: float | None = None
         self._marked_at = 0.0
         self.counters = JournalCounters()
-        self.commits = 0
-        self.rows = 0
 
     async def start(self) -> None:
         """Connect and begin.
@@ -188,8 +186,6 @@ class Journal:
             return
         self.counters.commit_seconds.observe(monotonic() - began)
         self.counters.batch_rows.observe(len(items))
-        self.commits += 1
-        self.rows += len(items)
         for reply, row in items:
             stored(reply, row)
 

@@ -156,7 +156,7 @@ class Reader:
         # by the presence, since a timer per write would cost more than the write.
         self.writing_since: float | None = None
         # Takes text, and the cursor behind it, while `next` waits; False leaves both
-        # to `next`. A switch to the client's task for each token costs a tenth of it.
+        # to `next`. It saves a future and a switch of tasks for each token.
         self.offer: Callable[[str, int], bool] | None = None
         self._waiter: asyncio.Future[None] | None = None
 
