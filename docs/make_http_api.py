@@ -72,6 +72,8 @@ def _routes(document: Any) -> Iterator[tuple[str, ...]]:
 def _needs(operation: Any) -> str:
     if operation["operationId"] == "metrics":
         return "Bearer with scope `admin`, but from this machine"
+    if operation["operationId"] == "trace":
+        return "Bearer with scope `admin`"
     schemes = [scheme for one in operation["security"] for scheme in one]
     return _ACCESS[schemes[0]] if schemes else ""
 

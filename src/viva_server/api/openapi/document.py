@@ -38,8 +38,9 @@ _WITH_CHALLENGE = frozenset({401, 403})
 _SECURITY: Final[dict[Access, list[dict[str, list[str]]]]] = {
     "all": [],
     "person": [{"bearer": []}],
+    "admin": [{"bearer": []}],
     # Nothing is needed from this machine, or where no secret is set.
-    "admin": [{}, {"bearer": []}],
+    "local": [{}, {"bearer": []}],
     "webhook": [
         {},
         {"webhookBearer": []},

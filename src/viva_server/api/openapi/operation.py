@@ -11,7 +11,7 @@ import msgspec
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 
-Access = Literal["all", "person", "admin", "webhook"]
+Access = Literal["all", "person", "admin", "local", "webhook"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,7 +128,7 @@ OPERATING: Final = (
         summary="Show Prometheus' metrics",
         description="To this machine, or to a token with scope `admin`; 404 where "
         f"`VIVA_METRICS` is 0. {_WITHOUT_PREFIX}",
-        access="admin",
+        access="local",
         answers=(
             Answer(
                 description="The metrics, as text.",
