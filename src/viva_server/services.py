@@ -44,7 +44,7 @@ _LEAST_SECONDS = 0.2
 
 
 class Services:
-    """One viva_server: its database, its chat, its inbox and its WhatsApp worker.
+    """One viva_server: its database, chat, inbox, WhatsApp worker and daily purge.
 
     Made without a running loop; `running()` opens everything it uses and closes it
     again. It owns its database pool, its embedded PostgreSQL and its clients of the
@@ -114,7 +114,7 @@ class Services:
     async def drain(self) -> None:
         """End and store all live replies and accepted webhooks. Idempotent.
 
-        Readers get their last event, new work is refused.
+        New work is refused, readers get their last event.
 
         All work with the database ends here, so that a host may close its resources
         afterwards. Takes at most `drain_seconds` and twice `shutdown_seconds`. A turn

@@ -1,4 +1,4 @@
-"""The server as a program of its own: signals, limits, the way in and out."""
+"""Server and worker as programs of their own: signals, limits, the way in and out."""
 
 from __future__ import annotations
 

@@ -34,7 +34,10 @@ _LONGEST_RETRY_SECONDS = 1.0
 
 
 class Journal:
-    """The one writer of this process: a task that commits, and then wakes readers.
+    """The one writer of reply text in this process: a task that commits.
+
+    Behind a commit it gives the text to the readers: it writes to the sockets of those
+    clients that keep pace, and wakes the tasks of the others. It never waits for one.
 
     A busy journal commits at most once per tick; an idle one, an ended reply and a
     reply that lost its reader are committed at once. A batch that failed is repeated

@@ -98,7 +98,7 @@ class ReplyText:
         return "".join(self._chunks[index:])[skipped:]
 
     def committed(self, text: str) -> None:
-        """Take text that has been committed, and wake the readers."""
+        """Take text that has been committed, and give it to the readers."""
         self._add(text)
         self.wake_readers()
 
@@ -125,8 +125,10 @@ class ReplyText:
 class Reader:
     """A cursor into one reply, for one client.
 
-    Made by `ReplyText.readers.add` through the presence (`chat.presence`), which looks
-    at the connection every tick and wakes a reader that is gone or silent for long.
+    Made by the presence (`chat.presence`), which looks at the connection every 0.1 s
+    and wakes a reader that is gone or silent for long. New text comes in one of two
+    ways: `offer` takes it in the journal's task, right behind the commit, while the
+    client keeps pace; else `next` gives it to the client's own task.
     """
 
     __slots__ = (

@@ -1,1 +1,1 @@
-"""WhatsApp through Evolution API: its events and the inbox."""
+"""WhatsApp through Evolution API: what it delivers, what is answered, what is sent."""
