@@ -183,7 +183,7 @@ CREATE TABLE viva.whatsapp_chats (
     due_at timestamptz,
     -- The process that works on it; burying it gives the chat back.
     owner uuid,
-    -- A person answers by hand until then; the message that began it was sent then.
+    -- Handover: somebody answers by hand until then; the message that began it was sent then.
     paused_until timestamptz,
     paused_by timestamptz,
     CONSTRAINT whatsapp_chats_pkey PRIMARY KEY (instance, jid)
@@ -255,7 +255,7 @@ CREATE TABLE viva.outbox (
     seq bigint GENERATED ALWAYS AS IDENTITY,
     text text NOT NULL,
     -- waiting -> sending (committed before the request) -> sent | waiting | unknown
-    -- | dead; unknown -> sent by Evolution's own event; dropped: a person took over.
+    -- | dead; unknown -> sent by Evolution's own event; dropped: by a handover or an erasure.
     state text NOT NULL DEFAULT 'waiting' CONSTRAINT outbox_state_check CHECK (
         state IN ('waiting', 'sending', 'unknown', 'sent', 'dead', 'dropped')
     ),

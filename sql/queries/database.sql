@@ -1,5 +1,7 @@
+-- Of the database itself: its connections, its settings.
+
 -- name: prepare_connection
--- One round trip after each connect; libpq's "options" would be refused by PgBouncer
+-- One round trip after each connect; libpq's "options" would be refused by PgBouncer.
 SELECT
     set_config(
         'synchronous_commit',
@@ -35,7 +37,7 @@ SELECT
     END;
 
 -- name: server_facts
--- What the promise that a committed reply stays rests on
+-- What the promise that a committed reply stays rests on.
 SELECT
     CAST(current_setting('server_version_num') AS integer) AS version,
     current_setting('server_encoding') AS encoding,
@@ -43,11 +45,11 @@ SELECT
     current_setting('synchronous_commit') AS synchronous_commit;
 
 -- name: backend
--- Which process of the server this connection talks to
+-- Which process of the server this connection talks to.
 SELECT pg_backend_pid() AS pid;
 
 -- name: server_settings
--- What an operator may have set, and the clock
+-- What an operator may have set, and the clock.
 SELECT
     CAST(current_setting('full_page_writes') AS boolean) AS full_page_writes,
     CAST(current_setting('max_connections') AS integer)

@@ -1,5 +1,7 @@
+-- Deliveries: stored with what of them is work, applied, looked for.
+
 -- name: add_webhooks
--- Stores deliveries, their messages and when the chats are due; a known key counts one more. Safe to repeat: an id never counts twice.
+-- Store deliveries, their messages and when the chats are due; a known key counts one more. Safe to repeat: an id never counts twice.
 WITH given AS MATERIALIZED (
     SELECT
         d.fields,
@@ -249,7 +251,7 @@ WHERE
     AND i.trusted;
 
 -- name: apply_takeover
--- A person answers by hand: pause the assistant, but for a greeting behind a message.
+-- Handover: somebody answers by hand. Pause the assistant, but for a greeting behind a message.
 WITH spoken AS (
     SELECT
         to_timestamp(:spoken_at) AS at,
