@@ -21,7 +21,10 @@ LOOP = "event loop and sockets"
 # The innermost frame that is listed here names the part of a sample.
 PARTS = (
     ("journal", ("viva_server/store/", "chat/journal.py", "aiopg/", "psycopg2/")),
-    ("reading the model", ("viva_server/responders/", "aiohttp/client", "SseDecoder")),
+    (
+        "reading the model",
+        ("viva_server/responders/", "aiohttp/client", "sse_decoder.py"),
+    ),
     ("reading the model", ("aiohttp/streams.py", "aiohttp/base_protocol.py")),
     ("writing", ("viva_server/api/", "aiohttp/http_writer.py", "aiohttp/web_")),
     ("writing", ("viva_server/sse.py",)),

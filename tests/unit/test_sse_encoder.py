@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viva_server import sse
+from viva_server.sse_decoder import ServerEvent, SseDecoder
 
 MESSAGE = "0198c0de-1111-7222-8333-444455556666"
 STORABLE_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -82,9 +83,9 @@ def test_error_ends_the_stream() -> None:
 
 
 def test_keep_alive_is_a_comment_that_ends_no_event() -> None:
-    decoder = sse.SseDecoder()
+    decoder = SseDecoder()
     assert decoder.feed(b"data: a\n" + sse.KEEP_ALIVE) == []
-    assert decoder.feed(b"\n") == [sse.ServerEvent("a")]
+    assert decoder.feed(b"\n") == [ServerEvent("a")]
 
 
 @given(STORABLE_TEXT)
@@ -101,7 +102,7 @@ def test_what_is_encoded_is_decoded(texts: list[str], size: int) -> None:
         sse.content_event(MESSAGE, index, text) + sse.KEEP_ALIVE
         for index, text in enumerate(texts)
     )
-    decoder = sse.SseDecoder()
+    decoder = SseDecoder()
     events = [
         event
         for start in range(0, len(stream), size)

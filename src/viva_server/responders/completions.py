@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from viva_server.errors import ResponderError, SseDecodeError
-from viva_server.sse import SseDecoder
+from viva_server.sse_decoder import SseDecoder
 
 # The words of OpenAI, and of the servers that say the same thing in their own.
 _WHOLE: Final[dict[str, Literal["stop", "length"]]] = {
