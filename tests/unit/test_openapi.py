@@ -141,3 +141,13 @@ def test_every_code_of_a_responder_is_listed() -> None:
 
     assert len(raised) > 6
     assert raised <= FAILURES.keys()
+
+
+def test_only_what_this_machine_may_read_is_documented_as_open_to_it() -> None:
+    needs = {
+        operation["operationId"]: operation["security"]
+        for _, _, operation in DOCUMENT.operations()
+    }
+
+    assert needs["trace"] == [{"bearer": []}]
+    assert needs["metrics"] == [{}, {"bearer": []}]
