@@ -9,7 +9,9 @@ from typing import Any
 from tests.postgres import run_sql
 from viva_server.ids import new_id
 from viva_server.store.db import Database
+from viva_server.store.erasure import Erasure
 from viva_server.store.postgres_programs import find_programs
+from viva_server.store.subjects import Subject, with_addresses
 from viva_server.whatsapp.delivery import Delivery, make_delivery
 from viva_server.whatsapp.inbox import Inbox
 
@@ -156,6 +158,16 @@ def dump(url: str) -> str:
         [program, "--dbname", url], capture_output=True, text=True, check=True
     )
     return result.stdout
+
+
+async def erase(
+    database: Database, subject: Subject, *, sole: bool = False
+) -> dict[str, int]:
+    """Erase a person under all known addresses; give how much it was."""
+    whole = await with_addresses(database, subject)
+    erasure = Erasure(database, whole, sole=sole, advance=lambda _: None)
+    await erasure.run()
+    return erasure.counts
 
 
 def _ids(ids: Sequence[str]) -> str:
