@@ -10,6 +10,7 @@ from tests.postgres import run_sql
 from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.erasure import Erasure
+from viva_server.store.outbox import Send, claim_sends
 from viva_server.store.postgres_programs import find_programs
 from viva_server.store.subjects import Subject, with_addresses
 from viva_server.whatsapp.delivery import Delivery, make_delivery
@@ -111,6 +112,26 @@ def add_turns(url: str, text: str, *, state: str = "answered") -> None:
         "UPDATE viva.whatsapp_messages AS m SET turn_id = t.id"
         " FROM viva.whatsapp_turns AS t WHERE t.id = m.inbox_id",
     )
+
+
+def add_process(url: str) -> str:
+    """Add a process that is alive for the next hour; give its id."""
+    process_id = new_id()
+    run_sql(
+        url,
+        "INSERT INTO viva.processes (id, lock_key, beat_at)"
+        f" VALUES ('{process_id}', 78, now() + interval '1 hour')",
+    )
+    return process_id
+
+
+async def begin_send(database: Database, url: str, text: str) -> tuple[str, Send]:
+    """Let a living process send the answer `text` to the message that waits."""
+    add_turns(url, text)
+    run_sql(url, "UPDATE viva.outbox SET state = 'waiting'")
+    owner = add_process(url)
+    [send] = await claim_sends(database, owner, sends=1)
+    return owner, send
 
 
 def written(
