@@ -162,3 +162,12 @@ async def test_an_older_answer_that_is_told_later_does_not_shorten_the_pause(
     before = rows(database_url, "SELECT paused_until FROM viva.whatsapp_chats")
     await told(database, own("bom dia", number=2, at=time.time() - 1000))
     assert rows(database_url, "SELECT paused_until FROM viva.whatsapp_chats") == before
+
+
+async def test_a_second_delivery_of_what_is_applied_is_no_work(
+    database: Database, database_url: str
+) -> None:
+    at = time.time()
+    await told(database, own("sim", at=at))
+    assert await receive(database, [own("sim", at=at)]) == [False]
+    assert rows(database_url, "SELECT 1 FROM viva.inbox WHERE is_pending") == []

@@ -108,6 +108,20 @@ async def test_what_comes_in_mid_turn_is_the_next_turn(database_url: str) -> Non
         assert site.texts == ["um", "dois"]
 
 
+async def test_a_turn_counts_as_a_reader_of_its_reply(database_url: str) -> None:
+    dictation = Dictation()
+    async with lab(
+        database_url, respond=dictation, disconnect_grace_seconds=0.0
+    ) as site:
+        site.receive("oi")
+        reply = await dictation.begun()
+        reply.say("um")
+        await asyncio.sleep(1.0)
+        reply.end()
+        await site.sent()
+        assert site.texts == ["um"]
+
+
 @pytest.mark.parametrize("first", ["lid", "phone"])
 async def test_a_chat_keeps_its_session_when_its_address_changes(
     database_url: str, first: str
