@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -30,7 +29,7 @@ class Killed(Database):
 
     is_dead = False
 
-    async def fetch(self, query: str, /, **parameters: object) -> Sequence[Row]:
+    async def fetch(self, query: str, /, **parameters: object) -> list[Row]:
         if self.is_dead:
             raise InterruptedError
         self.is_dead = True
