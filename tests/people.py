@@ -9,7 +9,10 @@ from typing import Any
 from tests.postgres import run_sql
 from viva_server.ids import new_id
 from viva_server.store.db import Database
+from viva_server.store.erasure import Erasure
+from viva_server.store.outbox import Send, claim_sends
 from viva_server.store.postgres_programs import find_programs
+from viva_server.store.subjects import Subject, with_addresses
 from viva_server.whatsapp.delivery import Delivery, make_delivery
 from viva_server.whatsapp.inbox import Inbox
 
@@ -111,6 +114,26 @@ def add_turns(url: str, text: str, *, state: str = "answered") -> None:
     )
 
 
+def add_process(url: str) -> str:
+    """Add a process that is alive for the next hour; give its id."""
+    process_id = new_id()
+    run_sql(
+        url,
+        "INSERT INTO viva.processes (id, lock_key, beat_at)"
+        f" VALUES ('{process_id}', 78, now() + interval '1 hour')",
+    )
+    return process_id
+
+
+async def begin_send(database: Database, url: str, text: str) -> tuple[str, Send]:
+    """Let a living process send the answer `text` to the message that waits."""
+    add_turns(url, text)
+    run_sql(url, "UPDATE viva.outbox SET state = 'waiting'")
+    owner = add_process(url)
+    [send] = await claim_sends(database, owner, sends=1)
+    return owner, send
+
+
 def written(
     text: str, *, number: int | str = 1, chat: str = f"{PHONE}@s.whatsapp.net",
     instance: str = "loja", **key: str,
@@ -156,6 +179,16 @@ def dump(url: str) -> str:
         [program, "--dbname", url], capture_output=True, text=True, check=True
     )
     return result.stdout
+
+
+async def erase(
+    database: Database, subject: Subject, *, sole: bool = False
+) -> dict[str, int]:
+    """Erase a person under all known addresses; give how much it was."""
+    whole = await with_addresses(database, subject)
+    erasure = Erasure(database, whole, sole=sole, advance=lambda _: None)
+    await erasure.run()
+    return erasure.counts
 
 
 def _ids(ids: Sequence[str]) -> str:

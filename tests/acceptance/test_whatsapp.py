@@ -46,6 +46,7 @@ async def _check_trace(site: WhatsAppSite, question: str, sent_id: str) -> None:
     assert [reply["status"] for reply in turn["replies"]] == ["complete"]
     [send] = turn["sends"]
     assert (send["state"], send["message_id"]) == ("sent", sent_id)
+    assert [each["outcome"] for each in send["attempts"]] == ["sent"]
     assert {"READ", "DELIVERY_ACK"} == {each["receipt"] for each in send["receipts"]}
     assert (await site.trace(sent_id))[1]["turns"] == [turn]
     assert (await site.trace("unheard"))[0] == 404

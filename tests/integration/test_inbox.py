@@ -259,6 +259,22 @@ async def test_a_full_inbox_takes_no_more(inbox: Inbox, gate: Gate) -> None:
     assert sum(task.exception() is None for task in waiting) == 80 - len(done)
 
 
+async def test_a_full_inbox_keeps_what_evolution_waits_for(
+    inbox: Inbox, gate: Gate, database_url: str
+) -> None:
+    gate.opened.clear()
+    waiting = [asyncio.create_task(inbox.add(message(0)))]
+    await until(lambda: gate.batches)
+    waiting += [asyncio.create_task(inbox.add(message(n))) for n in range(1, 80)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    with pytest.raises(StoreUnavailableError):
+        await inbox.add(event("messages.edited"))
+    gate.opened.set()
+    await asyncio.wait(waiting)
+    taken = sum(task.exception() is None for task in waiting)
+    await stored(database_url, taken + 1)
+
+
 async def test_a_stop_stores_what_is_queued(
     inbox: Inbox, gate: Gate, database_url: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,16 @@ async def test_content_goes_earlier_where_so_set_and_the_key_stays(
     assert "young" in str(rows(database_url, whole))
     assert await receive(database, [written("old", number=1)]) == [False]
     assert "old" not in str(rows(database_url, whole))
+
+
+async def test_what_was_emptied_has_no_effect_once_it_is_delivered_by_a_trusted_one(
+    database: Database, database_url: str
+) -> None:
+    await receive(database, [replace(written("old"), trusted=False)])
+    age(database_url, 8)
+    await purge(database, inbox_days=7)
+    await receive(database, [written("old")])
+    assert count(database_url, "whatsapp_messages") == 0
 
 
 async def test_of_the_queue_all_goes_that_is_as_old_but_a_running_turn(

@@ -6,21 +6,15 @@ import asyncio
 
 from tests.fakes.evolution import INSTANCE, PERSON
 from tests.integration.whatsapp.lab import lab, row
-from tests.people import PHONE, dump
+from tests.people import PHONE, dump, erase
 from tests.waiting import until
 from viva_server.store.db import Database
-from viva_server.store.erasure import Erasure
-from viva_server.store.subjects import whatsapp_subject, with_addresses
+from viva_server.store.subjects import whatsapp_subject
 
 _CANARY = "canary"
+_SUBJECT = whatsapp_subject(f"{INSTANCE}/{PHONE}")
 _LID = "103899771998284@lid"
 _OTHER = "5521933334444@s.whatsapp.net"
-
-
-async def erase(database: Database) -> None:
-    subject = whatsapp_subject(f"{INSTANCE}/{PHONE}")
-    whole = await with_addresses(database, subject)
-    await Erasure(database, whole, sole=False, advance=lambda _: None).run()
 
 
 def left_of_the_person(database_url: str) -> list[str]:
@@ -44,7 +38,7 @@ async def test_nothing_is_left_of_a_person_who_was_answered(
         await room.sent(2)
         await room.applied()
 
-        await erase(database)
+        await erase(database, _SUBJECT)
         assert left_of_the_person(database_url) == []
         kept = "SELECT count(*) FROM viva.{}"
         for table, number in (
@@ -81,7 +75,7 @@ async def test_a_chat_that_is_worked_on_is_stopped_first(
         room.receive(f"{_CANARY} question")
         await until(lambda: room.rows("SELECT 1 FROM viva.live_replies"))
 
-        await erase(database)
+        await erase(database, _SUBJECT)
 
         assert left_of_the_person(database_url) == []
         await asyncio.sleep(2)  # above the second after which a turn runs again
@@ -96,7 +90,7 @@ async def test_a_message_that_waits_is_not_answered_any_more(
         room.receive(f"{_CANARY} question")
         await room.evolution.settled()
 
-        await erase(database)
+        await erase(database, _SUBJECT)
         await asyncio.sleep(2.5)
 
         assert left_of_the_person(database_url) == []
@@ -113,7 +107,7 @@ async def test_a_send_is_waited_for_and_one_that_would_be_made_again_is_not(
             lambda: room.rows("SELECT 1 FROM viva.outbox WHERE attempts <> '[]'")
         )
 
-        await erase(database)
+        await erase(database, _SUBJECT)
         await asyncio.sleep(2.5)
 
         assert left_of_the_person(database_url) == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.fakes.evolution import PERSON
 from tests.integration.whatsapp.lab import lab
 from tests.waiting import until
@@ -11,6 +13,7 @@ from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.outbox import Send, claim_sends, list_dead, replay
 from viva_server.store.processes import add_process, release_work
+from viva_server.whatsapp import worker
 
 _SENDS = "SELECT state FROM viva.outbox ORDER BY seq"
 _LONG = "\n\n".join(letter * 3000 for letter in "abc")
@@ -154,3 +157,31 @@ async def test_receipts_only_go_forward_and_may_come_first(database_url: str) ->
             site.evolution.acknowledge(sent, status)
             await site.applied()
             assert site.rows(receipt) == [(shown,)]
+
+
+async def test_a_request_that_takes_long_is_not_made_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_STRAY_SECONDS", 0.1)
+    async with lab(database_url) as site:
+        site.evolution.script("hang")
+        site.receive("oi")
+        await site.stored(_SENDS, "sending")
+        await asyncio.sleep(1.0)
+        assert site.rows(_SENDS) == [("sending",)]
+        assert site.texts == []
+
+
+async def test_work_whose_claim_was_lost_on_its_way_is_given_back(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_STRAY_SECONDS", 0.1)
+    async with lab(database_url) as site:
+        site.receive("oi")
+        await site.sent()
+        await site.stored(_SENDS, "sent")
+        mine = "owner = (SELECT id FROM viva.processes)"
+        site.rows(f"UPDATE viva.whatsapp_chats SET {mine}")
+        site.rows(f"UPDATE viva.outbox SET state = 'sending', {mine}")
+        await site.sent(2)
+        await site.stored("SELECT owner FROM viva.whatsapp_chats", None)

@@ -57,13 +57,19 @@ async def test_ten_deliveries_to_two_processes_are_one_row_and_one_turn(
         assert site.texts == ["Resposta 1"]
 
 
-async def test_one_message_in_two_events_is_one_turn(database_url: str) -> None:
+@pytest.mark.parametrize("second", ["at once", "when it is answered"])
+async def test_one_message_in_two_events_is_one_turn(
+    database_url: str, second: str
+) -> None:
     async with lab(database_url) as site:
         message = row("oi", "SAME", at=time.time())
         site.upsert(message)
+        if second != "at once":
+            await site.sent()
         site.evolution.webhooks.emit("Message", "loja", message)
         await site.sent()
         await asyncio.sleep(0.5)
+        assert site.texts == ["Resposta 1"]
         assert site.rows("SELECT count(*) FROM viva.whatsapp_turns") == [(1,)]
 
 
@@ -100,6 +106,20 @@ async def test_what_comes_in_mid_turn_is_the_next_turn(database_url: str) -> Non
         second.end()
         await site.sent(2)
         assert site.texts == ["um", "dois"]
+
+
+async def test_a_turn_counts_as_a_reader_of_its_reply(database_url: str) -> None:
+    dictation = Dictation()
+    async with lab(
+        database_url, respond=dictation, disconnect_grace_seconds=0.0
+    ) as site:
+        site.receive("oi")
+        reply = await dictation.begun()
+        reply.say("um")
+        await asyncio.sleep(1.0)
+        reply.end()
+        await site.sent()
+        assert site.texts == ["um"]
 
 
 @pytest.mark.parametrize("first", ["lid", "phone"])
