@@ -250,7 +250,7 @@ WHERE
     AND i.kind = 'status'
     AND i.trusted;
 
--- name: apply_takeover
+-- name: apply_handover
 -- Handover: somebody answers by hand. Pause the assistant, but for a greeting behind a message.
 WITH spoken AS (
     SELECT

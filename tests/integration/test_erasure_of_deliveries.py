@@ -27,7 +27,7 @@ from viva_server.store import erasure as module
 from viva_server.store.db import Database, Row
 from viva_server.store.erasure import Erasure
 from viva_server.store.subjects import whatsapp_subject, with_addresses
-from viva_server.store.whatsapp_events import apply_takeover, load_pending
+from viva_server.store.whatsapp_events import apply_handover, load_pending
 from viva_server.whatsapp.delivery import make_delivery
 
 _JID = f"{PHONE}@s.whatsapp.net"
@@ -139,7 +139,7 @@ async def test_what_is_pending_or_put_aside_of_the_person_is_not_applied_any_mor
 
     await erase(database, whatsapp_subject(f"loja/{PHONE}"))
     # A process that had read it before cannot pause the chat any more.
-    await apply_takeover(
+    await apply_handover(
         database, pending.id, "loja", _JID,
         spoken_at=NOW, handover_seconds=9e9, greeting_seconds=3,
     )  # fmt: skip

@@ -175,7 +175,7 @@ _HOT: list[tuple[str, dict[str, object], int]] = [
     ("load_pending", {"rows": 200}, 20),
     ("apply_receipts", {"receipts": json.dumps([["viva", "sent 99", "READ", 5]])}, 40),
     ("find_own_sends", {"instance": "viva", "jid": "chat 500"}, 60),
-    ("apply_takeover", {"instance": "viva", "jid": "lid 500"}, 40),
+    ("apply_handover", {"instance": "viva", "jid": "lid 500"}, 40),
     ("trace_deliveries", {"message_id": "id 500"}, 20),
     ("trace_messages", {"message_id": "id 500"}, 20),
     ("find_turns_of_sent", {"message_id": "sent 500"}, 20),

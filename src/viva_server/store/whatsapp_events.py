@@ -107,7 +107,7 @@ async def apply_own_send(database: Database, outbox_id: str, message_id: str) ->
     await database.execute("apply_own_send", outbox_id=outbox_id, message_id=message_id)
 
 
-async def apply_takeover(
+async def apply_handover(
     database: Database,
     inbox_id: str,
     instance: str,
@@ -122,7 +122,7 @@ async def apply_takeover(
     Nothing is done once the delivery is not pending any more: an erasure was faster.
     """
     await database.execute(
-        "apply_takeover",
+        "apply_handover",
         inbox_id=inbox_id,
         instance=instance,
         jid=jid,

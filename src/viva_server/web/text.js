@@ -35,7 +35,7 @@ const PORTUGUESE = {
   reconnecting: (s) => `Conexão perdida. Nova tentativa em ${s} s`,
   connecting: "Conectando de novo…",
   connectionLost: "Conexão perdida. A página tenta de novo.",
-  connectionBack: "Conexão de volta.",
+  connectionBack: "Conexão restabelecida.",
   loadFailed: "Não foi possível carregar as conversas.",
   accessTitle: "Abra pelo seu link",
   accessText:

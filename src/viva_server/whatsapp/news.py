@@ -126,15 +126,15 @@ class News:
                 return True
         if any(send.state == "sending" for send in sends):
             return False
-        await self._take_over(pending, form)
+        await self._hand_over(pending, form)
         return True
 
-    async def _take_over(self, pending: Pending, form: NormalForm) -> None:
+    async def _hand_over(self, pending: Pending, form: NormalForm) -> None:
         seconds = self._rules.handover_seconds
-        if not seconds or not rules.may_take_over(form):
+        if not seconds or not rules.may_hand_over(form):
             return
         spoken_at = min(form.get("timestamp", pending.received_at), pending.received_at)
-        await store.apply_takeover(
+        await store.apply_handover(
             self._database,
             pending.id,
             pending.instance,

@@ -132,7 +132,7 @@ def is_own(form: NormalForm) -> bool:
     )
 
 
-def may_take_over(form: NormalForm) -> bool:
+def may_hand_over(form: NormalForm) -> bool:
     """Whether an own message that this server did not send pauses the assistant.
 
     On the phone a person wrote it; as `send.message` another program or a Chatwoot

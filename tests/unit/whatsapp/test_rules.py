@@ -168,7 +168,7 @@ def test_receipts_of_all_versions_have_one_order() -> None:
 def test_a_person_takes_over_in_a_private_chat(
     changes: dict[str, Any], may: bool
 ) -> None:
-    assert rules.may_take_over(form(**changes)) is may
+    assert rules.may_hand_over(form(**changes)) is may
 
 
 def test_a_row_is_made_of_what_a_person_wrote_and_of_nothing_else() -> None:
