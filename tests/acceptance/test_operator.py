@@ -1,0 +1,342 @@
+"""What an operator is told, by any process, and what it can do again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.chat_host import Host, Person, chat_host, eventually, token
+from tests.dictation import Dictation, saying
+from tests.people import add_turns, count, receive, rows, webhook, written
+from tests.postgres import PostgresServer
+from viva_server import __version__
+from viva_server.ids import new_id
+from viva_server.store.db import Database
+
+BASE = "/viva/operator"
+PAGE = 25
+ROUTES = [
+    ("GET", "/overview"),
+    ("GET", "/dead"),
+    ("POST", "/dead/replay"),
+    ("POST", "/messages/search"),
+]
+
+
+def operator(host: Host) -> Person:
+    person = host.person("ops")
+    person.headers = {"Authorization": f"Bearer {token('ops', scope='admin')}"}
+    return person
+
+
+async def overview(person: Person) -> Any:
+    answer = await person.get(f"{BASE}/overview")
+    assert answer.status == 200, answer.body
+    assert answer.headers["Cache-Control"] == "no-store"
+    return answer.json
+
+
+async def search(person: Person, phone: object) -> Any:
+    return await person.post(f"{BASE}/messages/search", {"phone": phone})
+
+
+@asynccontextmanager
+async def two(url: str, dictation: Dictation) -> AsyncIterator[tuple[Host, Host]]:
+    async with chat_host(url, dictation) as one, chat_host(url, dictation) as other:
+        yield one, other
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_it_is_for_operators_only(shared: Host, method: str, path: str) -> None:
+    nobody = shared.person("ana")
+    nobody.headers = {}
+    for person, status in ((nobody, 401), (shared.ana, 403)):
+        answer = await person.request(method, BASE + path)
+        assert answer.status == status
+
+
+async def test_each_process_shows_both(database_url: str) -> None:
+    dictation = Dictation()
+    async with (
+        two(database_url, dictation) as (one, other),
+        one.ana.stream("oi") as stream,
+    ):
+        message_id = (await stream.event()).data["message_id"]
+        dictated = await dictation.begun()
+        dictated.say("Olá, ")
+        async with other.ana.resume(message_id) as far:
+            await far.event()
+            for host in (one, other):
+                seen = await eventually(lambda h=host: overview(operator(h)), _is_read)
+                check_both(seen, message_id)
+        dictated.end()
+        await stream.rest()
+
+
+def _is_read(seen: Any) -> bool:
+    """Whether the reply has a reader in each of the two processes."""
+    [reply] = seen["replies"] or [{"far_processes": 0}]
+    readers = [each["readers"] for each in seen["processes"]]
+    return reply["far_processes"] == 1 and readers == [1, 1]
+
+
+def check_both(seen: Any, message_id: str) -> None:
+    """Check what is told while one of two processes has a reply of five characters."""
+    [reply] = seen["replies"]
+    assert (reply["id"], reply["channel"]) == (message_id, "web")
+    assert (reply["chars"], reply["left_at"]) == (len("Olá, "), None)
+    owned = {p["id"]: p["live_replies"] for p in seen["processes"]}
+    assert sorted(owned.values()) == [0, 1]
+    assert owned[reply["process_id"]] == 1
+    assert seen["process_id"] in owned
+    for process in seen["processes"]:
+        assert process["version"] == __version__
+        assert process["silent_seconds"] < 15
+        assert process["dead_at"] is None
+    assert "Olá" not in json.dumps(seen)
+
+
+async def test_a_reply_that_nobody_reads_and_a_dead_process_are_told(
+    database_url: str,
+) -> None:
+    async with chat_host(database_url, Dictation()) as host:
+        rows(
+            database_url,
+            "INSERT INTO viva.processes (id, lock_key, dead_at)"
+            f" VALUES ('{new_id()}', 1, now())",
+        )
+        async with host.ana.stream("oi") as stream:
+            await stream.event()
+        seen = await eventually(
+            lambda: overview(operator(host)), lambda s: s["replies"][0]["left_at"]
+        )
+        assert sorted(p["dead_at"] is None for p in seen["processes"]) == [False, True]
+
+
+async def test_webhooks_are_counted_by_minute_and_event(
+    database_url: str, database: Database
+) -> None:
+    await receive(database, [written("oi", number=n) for n in (1, 1, 2)])
+    await receive(database, [webhook("call", {"id": "c1"})])
+    rows(
+        database_url,
+        "UPDATE viva.inbox SET received_at = now() - interval '5 minutes'"
+        " WHERE event = 'call'",
+    )
+    async with chat_host(database_url, saying("oi")) as host:
+        webhooks = (await overview(operator(host)))["webhooks"]
+        counts = {e["event"]: e["counts"] for e in webhooks["events"]}
+        assert {len(each) for each in counts.values()} == {30}
+        assert sum(counts["messages.upsert"][-2:]) == 2  # of a duplicate there is one
+        assert sum(counts["call"]) == 1
+        assert 1 in counts["call"][-7:-4]
+        assert not webhooks["is_capped"]
+        # What is new is counted at the next look.
+        await receive(database, [webhook("call", {"id": "c2"})])
+        again = (await overview(operator(host)))["webhooks"]
+        counts = {e["event"]: e["counts"] for e in again["events"]}
+        assert sum(counts["call"]) == 2
+
+
+async def test_messages_are_told_with_their_state_and_without_content(
+    database_url: str, database: Database
+) -> None:
+    await receive(database, [written("segredo", number=n) for n in (1, 2)])
+    await receive(database, [written("outra", number=3, instance="filial")])
+    rows(
+        database_url,
+        "UPDATE viva.whatsapp_messages SET why_not = 'old' WHERE message_id = 'M1';"
+        "UPDATE viva.whatsapp_chats SET due_at = now() - interval '9 s'",
+    )
+    async with chat_host(database_url, saying("oi")) as host:
+        seen = await overview(operator(host))
+        states = {m["message_id"]: (m["state"], m["reason"]) for m in seen["messages"]}
+        assert states == {
+            "M1": ("skipped", "old"), "M2": ("waiting", None), "M3": ("waiting", None)
+        }  # fmt: skip
+        assert seen["messages"][0]["message_id"] == "M3"
+        assert seen["work"]["turns_due"] == 2
+        assert seen["work"]["turns_due_since"]
+        add_turns(database_url, "resposta")
+        seen = await overview(operator(host))
+        assert [m["state"] for m in seen["messages"]] == ["sent", "sent", "skipped"]
+        assert "segredo" not in json.dumps(seen)
+        assert "resposta" not in json.dumps(seen)
+
+        found = await search(operator(host), "(11) 98888-7777")
+        assert {m["message_id"] for m in found.json["messages"]} == {"M1", "M2", "M3"}
+        other = await search(operator(host), "+351 912 345 678")
+        assert (other.status, other.json["messages"]) == (200, [])
+
+
+async def test_a_person_is_found_by_the_phone_where_the_chat_is_a_lid(
+    database_url: str, database: Database
+) -> None:
+    await receive(database, [written("oi", chat="103899771998284@lid")])
+    rows(
+        database_url,
+        "INSERT INTO viva.whatsapp_lids (instance, lid, jid) VALUES"
+        " ('loja', '103899771998284@lid', '5511988887777@s.whatsapp.net')",
+    )
+    async with chat_host(database_url, saying("oi")) as host:
+        for phone in ("5511988887777", "103899771998284@lid"):
+            found = (await search(operator(host), phone)).json["messages"]
+            assert [m["message_id"] for m in found] == ["M1"]
+
+
+def add_dead(url: str, number: int) -> None:
+    """Add so many deliveries that could not be applied, all of one moment."""
+    rows(
+        url,
+        "INSERT INTO viva.inbox (id, dedupe_key, instance, event, is_known, kind,"
+        " answer, trusted, tail, headers, form, body, problem)"
+        " SELECT gen_random_uuid(), sha256(CAST(CAST(n AS text) AS bytea)), 'loja',"
+        " 'messages.update', true, 'status', false, true, '', '{}', '{}', '{}', 'odd'"
+        f" FROM generate_series(1, {number}) AS n",
+    )
+
+
+async def test_the_dead_come_in_pages_each_once(database_url: str) -> None:
+    add_dead(database_url, 2 * PAGE + 7)
+    async with chat_host(database_url, saying("oi")) as host:
+        seen, query = [], {}
+        for size in (PAGE, PAGE, 7):
+            page = (await operator(host).get(f"{BASE}/dead", params=query)).json
+            assert len(page["items"]) == size
+            seen += [item["id"] for item in page["items"]]
+            query = {"before": page["next"]}
+        assert page["next"] is None
+        assert len(set(seen)) == 2 * PAGE + 7
+        work = (await overview(operator(host)))["work"]
+        assert work["dead_news"] == 2 * PAGE + 7
+
+
+async def test_each_kind_of_the_dead_is_named_with_a_message_and_done_again(
+    database_url: str, database: Database
+) -> None:
+    await receive(database, [written("oi", number=n) for n in (1, 2)])
+    add_turns(database_url, "resposta")
+    rows(
+        database_url,
+        "UPDATE viva.whatsapp_turns SET state = 'dead', error = 'upstream_error'"
+        " WHERE id = (SELECT turn_id FROM viva.whatsapp_messages"
+        " WHERE message_id = 'M1');"
+        "UPDATE viva.outbox SET state = 'unknown', error = 'crashed'"
+        " WHERE turn_id = (SELECT turn_id FROM viva.whatsapp_messages"
+        " WHERE message_id = 'M2')",
+    )
+    add_dead(database_url, 1)
+    async with chat_host(database_url, saying("oi"), worker=False) as host:
+        ops = operator(host)
+        dead = (await ops.get(f"{BASE}/dead")).json["items"]
+        told = {(d["kind"], d["state"], d["reason"], d["message_id"]) for d in dead}
+        assert told == {
+            ("turn", "dead", "upstream_error", "M1"),
+            ("send", "unknown", "crashed", "M2"),
+            ("event", "dead", "odd", None),
+        }
+        ids = [item["id"] for item in dead]
+        unknown = new_id()
+        body = {"ids": [*ids, unknown, ids[0]]}
+        done = (await ops.post(f"{BASE}/dead/replay", body)).json["items"]
+        outcomes = {item["id"]: item["outcome"] for item in done}
+        assert outcomes == dict.fromkeys(ids, "replayed") | {unknown: "not_dead"}
+        assert (await ops.get(f"{BASE}/dead")).json["items"] == []
+        assert count(database_url, "outbox", "state = 'waiting'") >= 1
+
+
+async def test_a_dead_turn_waits_while_its_chat_has_a_running_one(
+    database_url: str, database: Database
+) -> None:
+    await receive(database, [written("oi", number=n) for n in (1, 2)])
+    add_turns(database_url, "", state="dead")
+    rows(
+        database_url,
+        "UPDATE viva.whatsapp_turns SET state = 'running', ended_at = NULL WHERE id ="
+        " (SELECT turn_id FROM viva.whatsapp_messages WHERE message_id = 'M2')",
+    )
+    async with chat_host(database_url, saying("oi"), worker=False) as host:
+        ops = operator(host)
+        [dead] = (await ops.get(f"{BASE}/dead")).json["items"]
+        answer = await ops.post(f"{BASE}/dead/replay", {"ids": [dead["id"]]})
+        assert answer.json["items"] == [{"id": dead["id"], "outcome": "chat_busy"}]
+
+
+ID = "0199c3a0-0000-7000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "_", f"2026_{ID}", f"2026-11-22T14:03:07_{ID}", "infinity_" + ID,
+     f"2026-11-22T14:03:07+00:00_{ID}x", f"2026-11-22T14:03:07+00:00_{'z' * 36}",
+     "9" * 5_000, "\N{ARABIC-INDIC DIGIT TWO}026-11-22T14:03:07+00:00_" + ID],
+)  # fmt: skip
+async def test_what_is_no_cursor_is_refused(shared: Host, cursor: str) -> None:
+    params = {"before": cursor}
+    answer = await operator(shared).get(f"{BASE}/dead", params=params)
+    assert (answer.status, answer.json["code"]) == (400, "bad_query")
+
+
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+)
+async def test_a_cursor_may_name_any_time(shared: Host, at: str) -> None:
+    params = {"before": f"{at}_{ID}"}
+    assert (await operator(shared).get(f"{BASE}/dead", params=params)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("/dead/replay", {}, "/ids"),
+        ("/dead/replay", {"ids": []}, "/ids"),
+        ("/dead/replay", {"ids": [ID] * 101}, "/ids"),
+        ("/dead/replay", {"ids": {"0": ID}}, "/ids"),
+        ("/dead/replay", {"ids": [ID, "x"]}, "/ids/1"),
+        ("/dead/replay", {"ids": [None]}, "/ids/0"),
+        ("/messages/search", {}, "/phone"),
+        ("/messages/search", {"phone": 5511988887777}, "/phone"),
+        ("/messages/search", {"phone": "Maria"}, "/phone"),
+        ("/messages/search", {"phone": "1" * 256}, "/phone"),
+        ("/messages/search", {"phone": "'; DROP TABLE viva.inbox"}, "/phone"),
+    ],
+)
+async def test_a_body_that_cannot_be_taken_is_refused_by_name(
+    shared: Host, path: str, body: object, pointer: str
+) -> None:
+    answer = await operator(shared).post(BASE + path, body)
+    assert answer.status == 422
+    assert [error["pointer"] for error in answer.json["errors"]] == [pointer]
+
+
+async def test_a_form_of_another_site_replays_nothing(shared: Host) -> None:
+    answer = await operator(shared).request(
+        "POST", f"{BASE}/dead/replay", data={"ids": ID}
+    )
+    assert answer.status == 415
+
+
+async def test_without_a_database_it_is_503_and_comes_back(
+    own_postgres: PostgresServer,
+) -> None:
+    with own_postgres.database() as url:
+        async with chat_host(url, saying("oi")) as host:
+            ops = operator(host)
+            assert await overview(ops)
+            await own_postgres.stop()
+            answers = [
+                await ops.get(f"{BASE}/overview"),
+                await ops.get(f"{BASE}/dead"),
+                await ops.post(f"{BASE}/dead/replay", {"ids": [ID]}),
+                await search(ops, "5511988887777"),
+            ]
+            await own_postgres.start()
+            for answer in answers:
+                assert (answer.status, answer.json["code"]) == (503, "unavailable")
+            status = 0
+            while status != 200:
+                status = (await ops.get(f"{BASE}/overview")).status
