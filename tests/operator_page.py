@@ -64,7 +64,7 @@ class OperatorPage:
 async def operator_page(
     browser: Browser, origin: str, **options: Any
 ) -> AsyncIterator[OperatorPage]:
-    """Open an empty tab of an operator in Brazil; at its end nothing may have failed."""
+    """Open an empty tab of an operator in Brazil; nothing may fail in it."""
     options = {"locale": "pt-BR", "timezone_id": "America/Sao_Paulo", **options}
     context = await browser.new_context(**options)
     try:
