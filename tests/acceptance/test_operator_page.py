@@ -313,5 +313,5 @@ async def test_an_empty_database_says_what_will_be_there(
 ) -> None:
     async with operator_page(browser, site.origin) as operator:
         await operator.open()
-        for words in ("Nenhuma mensagem ainda", "Nada aqui", "Ninguém espera"):
+        for words in ("Nenhuma mensagem ainda", "Nada aqui", "Nenhuma resposta agora"):
             await expect(operator.page.get_by_text(words)).to_be_visible()

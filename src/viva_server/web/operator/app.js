@@ -21,7 +21,7 @@ translate(document);
 const token = takeToken(TOKEN);
 const api = new Api(base, token);
 const panels = new Panels();
-const messages = new Messages(api, tell);
+const messages = new Messages(api, { tell, announce });
 const dead = new Dead(api, {
   ontrace: (id, opener) => messages.trace(id, opener),
   onreplayed: () => refresh.now(),

@@ -4,7 +4,7 @@ import { byId } from "../dom.js";
 import { traceColumn } from "./messages.js";
 import { make, mark, say, Table, words } from "./table.js";
 import { text } from "./text.js";
-import { chatName, fullTime, when, wordOf } from "./write.js";
+import { chatName, when, wordOf } from "./write.js";
 
 const MAX_IDS = 100;
 
@@ -58,10 +58,9 @@ export class Dead {
           kind: "name",
           note: ({ instance }) => instance,
         }),
-        words(text.reason, ({ reason }) => wordOf(text.reasons, reason) || "–", { kind: "long" }),
-        words(text.when, ({ since }) => when(new Date(since)), {
-          kind: "number",
-          title: ({ since }) => fullTime(new Date(since)),
+        words(text.reason, ({ reason }) => wordOf(text.reasons, reason) || "–", {
+          kind: "long",
+          note: ({ since }) => when(new Date(since)),
         }),
         traceColumn(this.#on.ontrace),
         this.#replayColumn(),

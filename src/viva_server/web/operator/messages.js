@@ -23,6 +23,7 @@ const TONES = {
 export class Messages {
   #api;
   #tell;
+  #announce;
   #table;
   #newest = [];
   #phone = null; // whose messages are shown instead of the newest
@@ -31,15 +32,20 @@ export class Messages {
   #opener = null;
   #asking = 0;
 
-  /** `tell` shows a person a sentence; an empty one takes it away. */
-  constructor(api, tell) {
+  /**
+   * `tell` shows a sentence, an empty one takes it away; `announce` tells one to a
+   * screen reader alone.
+   */
+  constructor(api, { tell, announce }) {
     this.#api = api;
     this.#tell = tell;
+    this.#announce = announce;
     this.#table = this.#makeTable();
     byId("search").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#search(byId("wanted").value.toWellFormed().trim());
     });
+    byId("wanted").addEventListener("input", () => this.#tell(""));
     byId("show-newest").addEventListener("click", () => this.#showNewest());
     byId("back").addEventListener("click", () => this.#leaveTrace());
   }
@@ -130,7 +136,7 @@ export class Messages {
     this.#closeTrace();
     this.#showList(found.messages, text.ofPhone(wanted), text.noneOfPhone);
     byId("show-newest").hidden = false;
-    this.#tell("", found.messages.length ? text.ofPhone(wanted) : text.noneOfPhone);
+    this.#announce(found.messages.length ? text.ofPhone(wanted) : text.noneOfPhone);
   }
 
   #showNewest() {
