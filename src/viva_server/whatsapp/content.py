@@ -71,9 +71,7 @@ def _first_object(names: Mapping[str, object], message: Object) -> str | None:
     there = names.keys() & message.keys()
     if not there:  # so it is with a plain text
         return None
-    return next(
-        (n for n in names if n in there and isinstance(message[n], dict)), None
-    )
+    return next((n for n in names if n in there and isinstance(message[n], dict)), None)
 
 
 def put_content(form: NormalForm, message: Object, *, nested: bool = False) -> None:
