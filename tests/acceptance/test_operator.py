@@ -142,6 +142,26 @@ async def test_webhooks_are_counted_by_minute_and_event(
         assert sum(counts["call"]) == 2
 
 
+async def test_a_flood_of_webhooks_is_counted_up_to_a_limit_and_named_in_part(
+    database_url: str,
+) -> None:
+    rows(
+        database_url,
+        "INSERT INTO viva.inbox (id, dedupe_key, instance, event, is_known, kind,"
+        " answer, trusted, tail, headers, form, body, received_at)"
+        " SELECT gen_random_uuid(), sha256(CAST(CAST(n AS text) AS bytea)), 'loja',"
+        " 'event ' || n % 40, false, 'other', false, true, '', '{}', '{}', '{}',"
+        " date_trunc('minute', now()) - interval '150 seconds'"
+        " FROM generate_series(1, 2500) AS n",
+    )
+    async with chat_host(database_url, saying("oi")) as host:
+        webhooks = (await overview(operator(host)))["webhooks"]
+        assert webhooks["is_capped"]
+        assert len(webhooks["events"]) == 13
+        assert webhooks["events"][-1]["event"] == "other"
+        assert sum(sum(each["counts"]) for each in webhooks["events"]) == 2000
+
+
 async def test_messages_are_told_with_their_state_and_without_content(
     database_url: str, database: Database
 ) -> None:
@@ -273,7 +293,7 @@ ID = "0199c3a0-0000-7000-8000-000000000000"
     "cursor",
     ["", "x", "_", f"2026_{ID}", f"2026-11-22T14:03:07_{ID}", "infinity_" + ID,
      f"2026-11-22T14:03:07+00:00_{ID}x", f"2026-11-22T14:03:07+00:00_{'z' * 36}",
-     "9" * 5_000, "\N{ARABIC-INDIC DIGIT TWO}026-11-22T14:03:07+00:00_" + ID],
+     "9" * 5_000, f"0001-01-01T00:00:00+14:00_{ID}", "\N{ARABIC-INDIC DIGIT TWO}026-11-22T14:03:07+00:00_" + ID],
 )  # fmt: skip
 async def test_what_is_no_cursor_is_refused(shared: Host, cursor: str) -> None:
     params = {"before": cursor}
@@ -282,8 +302,10 @@ async def test_what_is_no_cursor_is_refused(shared: Host, cursor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
-)
+    "at",
+    ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999Z", "2026-W48-1T00:00Z",
+     "20261122T140307+0000", "2026-11-22 14:03:07+00:00:30.5"],
+)  # fmt: skip
 async def test_a_cursor_may_name_any_time(shared: Host, at: str) -> None:
     params = {"before": f"{at}_{ID}"}
     assert (await operator(shared).get(f"{BASE}/dead", params=params)).status == 200

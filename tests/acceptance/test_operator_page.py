@@ -97,8 +97,8 @@ async def test_the_way_of_a_message_is_found_by_its_id(operator: OperatorPage) -
         "Chegou e foi guardada",
         "Chegou de novo",
         "Turno começou",
-        "Resposta cortada",
-        "Resposta pronta para enviar",
+        "Resposta começou",
+        "Resposta começou",
         "Parte na fila de envio",
         "Turno terminou",
         "Pedido à Evolution",
@@ -106,6 +106,8 @@ async def test_the_way_of_a_message_is_found_by_its_id(operator: OperatorPage) -
         "Recibo",
         "Recibo",
     ]
+    await expect(operator.steps.nth(4)).to_contain_text("foi cortada · o processo caiu")
+    await expect(operator.steps.nth(5)).to_contain_text("ficou inteira · 412")
     await expect(operator.steps.nth(8)).to_contain_text("proxy sem resposta")
     await expect(operator.steps.last).to_contain_text("lida")
     await expect(operator.page.locator("#trace-title")).to_be_focused()

@@ -6,21 +6,19 @@ nobody of the web chat.
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from viva_server.api.query import Pairs, bad_query, single_values
-from viva_server.api.wire import Count, Id, Time, WireError
+from viva_server.api.wire import Count, Id, Time, WireError, is_id
 from viva_server.words import Channel
 
 MAX_IDS = 100
 MAX_PHONE_CHARS = 255
 
-_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _MAX_CURSOR_CHARS = 100
 
 
@@ -210,19 +208,20 @@ def read_dead_query(pairs: Pairs) -> tuple[str, str] | None:
     cursor = single_values(pairs).get("before")
     if cursor is None:
         return None
-    at, _, dead_id = cursor.partition("_")
-    try:
-        is_time = datetime.fromisoformat(at).tzinfo is not None
-    except ValueError:
-        is_time = False
-    if (
-        not is_time
-        or len(cursor) > _MAX_CURSOR_CHARS
-        or _ID.fullmatch(dead_id) is None
-        or not at.isascii()
-    ):
+    written, _, dead_id = cursor[:_MAX_CURSOR_CHARS].partition("_")
+    at = _utc(written)
+    if at is None or not is_id(dead_id):
         raise bad_query("before", "must be the `next` of a page")
     return at, dead_id
+
+
+def _utc(written: str) -> str | None:
+    """Write a time as PostgreSQL reads it; ISO 8601 has forms that it does not know."""
+    try:
+        at = datetime.fromisoformat(written)
+        return None if at.tzinfo is None else at.astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        return None
 
 
 def read_replay(body: dict[str, Any]) -> list[str]:
@@ -233,7 +232,7 @@ def read_replay(body: dict[str, Any]) -> list[str]:
     wrong = [
         (f"/ids/{place}", "must be an id")
         for place, each in enumerate(ids)
-        if not isinstance(each, str) or _ID.fullmatch(each) is None
+        if not isinstance(each, str) or not is_id(each)
     ]
     if wrong:
         raise _invalid(wrong)

@@ -61,8 +61,9 @@ function showState(state) {
     const words = state.state === "paused" ? text.paused : text.live;
     say(byId("freshness-text"), state.at ? words(timeOf(state.at)) : text.loading);
   }
-  if (isLost !== wasLost) announce(isLost ? text.lostSaid : text.backSaid);
-  wasLost = isLost;
+  if (isLost && !wasLost) announce(text.lostSaid);
+  else if (wasLost && state.state === "live") announce(text.backSaid);
+  if (state.state !== "paused") wasLost = isLost;
 }
 
 function showLost({ error, retryAt, at }) {

@@ -39,7 +39,7 @@ export class Refresh {
   pause() {
     this.#isPaused = true;
     clearTimeout(this.#timer);
-    this.#tell(this.state === "lost" ? "lost" : "paused");
+    this.#tell("paused");
   }
 
   resume() {
@@ -71,7 +71,7 @@ export class Refresh {
       const wait = Math.min(1000 * 2 ** this.#failures, LONGEST_MS);
       this.#failures += 1;
       this.#plan(Math.max(wait, error.retryAfterMs));
-      this.#tell("lost");
+      this.#tell(this.#isPaused ? "paused" : "lost");
     }
   }
 

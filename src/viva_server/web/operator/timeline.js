@@ -18,8 +18,9 @@ export function showTimeline(list, trace) {
 /** The steps of a trace; each has `at`, `title`, `facts` and a `tone`. */
 function stepsOf(trace) {
   const steps = [
-    ...trace.messages.flatMap(ofMessage),
+    ...trace.messages.map(written),
     ...trace.deliveries.flatMap(ofDelivery),
+    ...trace.messages.flatMap(ofMessage),
     ...trace.turns.flatMap(ofTurn),
   ];
   // Steps of one moment stay in the order in which they are caused.
@@ -28,12 +29,14 @@ function stepsOf(trace) {
     .sort((one, other) => one.at - other.at);
 }
 
+function written({ sent_at, instance, kind }) {
+  const facts = joined(instance, kind, text.byWhatsApp);
+  return { at: sent_at, title: text.steps.written, facts, isOurs: false };
+}
+
 function ofMessage(message) {
   const { steps } = text;
-  const kind = joined(message.instance, message.kind);
-  const found = [
-    { at: message.sent_at, title: steps.written, facts: joined(kind, text.byWhatsApp), isOurs: false },
-  ];
+  const found = [];
   if (message.why_not) {
     const facts = reason(message.why_not);
     found.push({ at: message.stored_at, title: steps.skipped, facts, tone: "warn" });
@@ -85,16 +88,21 @@ function ofTurn(turn) {
   return found;
 }
 
+/** A reply stands where it began. */
 function ofReply(reply) {
   const { steps } = text;
-  const facts = joined(
-    steps.chars(count(reply.chars)),
-    reply.status === "complete" ? "" : reason(reply.error_code ?? reply.finish_reason),
-  );
-  const at = reply.created_at;
-  if (reply.status === "streaming") return { at, title: steps.replying, facts: "" };
-  if (reply.status === "complete") return { at, title: steps.replied, facts };
-  return { at, title: steps.replyCut, facts, tone: "warn" };
+  const isCut = reply.status === "partial" || reply.status === "failed";
+  const how = { streaming: steps.replying, complete: steps.replied }[reply.status];
+  return {
+    at: reply.created_at,
+    title: steps.reply,
+    facts: joined(
+      how ?? steps.replyCut,
+      isCut ? reason(reply.error_code ?? reply.finish_reason) : "",
+      reply.status === "streaming" ? "" : steps.chars(count(reply.chars)),
+    ),
+    tone: isCut ? "warn" : null,
+  };
 }
 
 function ofSend(send) {
