@@ -147,7 +147,7 @@ FROM generate_series(1, 8) AS n JOIN viva.inbox AS i ON i.id = pg_temp.id(4, n)
 WHERE n NOT IN (1, 6);
 INSERT INTO viva.whatsapp_messages (instance, message_id, jid, inbox_id, kind, text,
     sent_at, why_not, turn_id)
-SELECT 'loja', i.message_id, i.chat, i.id, 'text', 'segredo',
+SELECT 'loja', i.message_id, i.chat, i.id, 'text', 'confidencial',
     i.received_at - interval '1.2 seconds', CASE n WHEN 1 THEN 'handover' END,
     CASE WHEN n NOT IN (1, 6) THEN i.id END
 FROM generate_series(1, 8) AS n JOIN viva.inbox AS i ON i.id = pg_temp.id(4, n);
@@ -168,7 +168,7 @@ SELECT pg_temp.id(2, 9), 3, pg_temp.id(6, 8), 'assistant', repeat('x', 412), 'co
 FROM viva.whatsapp_turns WHERE id = pg_temp.id(4, 8);
 INSERT INTO viva.outbox (id, turn_id, instance, jid, text, state, error, message_id,
     receipt, receipt_rank, created_at, sent_at, attempts)
-SELECT pg_temp.id(7, n), t.id, 'loja', t.jid, 'segredo',
+SELECT pg_temp.id(7, n), t.id, 'loja', t.jid, 'confidencial',
     CASE n WHEN 3 THEN 'unknown' WHEN 4 THEN 'dead' ELSE 'sent' END,
     CASE n WHEN 3 THEN 'server_error' WHEN 4 THEN 'not_on_whatsapp' END,
     CASE WHEN n NOT IN (3, 4) THEN 'BAE5' || n || 'C0D4F6A1B2' END,

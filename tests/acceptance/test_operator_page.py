@@ -83,7 +83,7 @@ async def test_the_figures_are_those_of_the_database(operator: OperatorPage) -> 
     await expect(replies.filter(has_text="ninguém há")).to_have_count(1)
     events = operator.page.locator("#webhooks-table tbody tr")
     await expect(events.first).to_contain_text("messages.update")
-    await expect(operator.page.locator("#main")).not_to_contain_text("segredo")
+    await expect(operator.page.locator("#main")).not_to_contain_text("confidencial")
 
 
 async def test_the_way_of_a_message_is_found_by_its_id(operator: OperatorPage) -> None:

@@ -42,7 +42,8 @@ def add_routes(
         head=door.describe,
     )
     trace = TraceHandler(services, identify)
-    router.add("/whatsapp/trace/{key_id}", get=trace.show)
+    # Any character: what an id looks like is up to who delivers it.
+    router.add("/whatsapp/trace/{key_id:[^/]+}", get=trace.show)
     _add_operator(router, OperatorHandlers(services, identify))
     operations = OperationHandlers(services, identify)
     document = _add_operations(router, operations)
