@@ -25,7 +25,10 @@ OURS = {
     page: [name for name in names if not name.startswith("vendor/")]
     for page, names in LOADED.items()
 }
-TEXTS = {"chat": "text.js", "operator": "operator/text.js"}
+TEXTS: dict[PageName, tuple[str, ...]] = {
+    "chat": ("text.js",),
+    "operator": ("operator/text.js", "operator/words.js"),
+}
 MAX_WEIGHT_BYTES = 150_000
 POLICY = {
     "default-src 'none'",
@@ -154,16 +157,19 @@ def test_every_file_is_loaded_by_another_one(page: PageName) -> None:
 
 @every_page
 def test_both_languages_say_the_same_things(page: PageName) -> None:
-    source = FILES[page][TEXTS[page]].decode()
-    portuguese, english = re.findall(r"= \{\n(.*?)\n\};", source, re.DOTALL)[:2]
-
-    def keys(part: str) -> list[str]:
-        return re.findall(r"^ +(\w+):", part, re.MULTILINE)
-
-    assert keys(portuguese) == keys(english)
+    said = set()
+    for name in TEXTS[page]:
+        source = FILES[page][name].decode()
+        portuguese, english = re.findall(r"= \{\n(.*?)\n\};", source, re.DOTALL)[:2]
+        assert keys(portuguese) == keys(english)
+        said |= set(keys(english))
     index = FILES[page][INDEX[page]].decode()
-    named = re.findall(r'data-(?:text|label)="(\w+)"', index)
-    assert set(named) <= set(keys(english))
+    assert set(re.findall(r'data-(?:text|label)="(\w+)"', index)) <= said
+
+
+def keys(part: str) -> list[str]:
+    """Give the names of the texts in a language."""
+    return re.findall(r"^ +(\w+):", part, re.MULTILINE)
 
 
 def test_each_library_is_named_with_its_version_and_has_its_licence() -> None:
