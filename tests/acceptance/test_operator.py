@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,9 +53,9 @@ async def test_each_process_shows_both(database_url: str) -> None:
         dictated.say("Olá, ")
         async with other.ana.resume(message_id) as far:
             await far.event()
-            for host in (one, other):
-                seen = await eventually(lambda h=host: overview(operator(h)), _is_read)
-                check_both(seen, message_id)
+            for asked in (operator(one), operator(other)):
+                look = partial(overview, asked)
+                check_both(await eventually(look, _is_read), message_id)
         dictated.end()
         await stream.rest()
 
@@ -164,8 +165,8 @@ async def test_messages_are_told_with_their_state_and_without_content(
         assert seen["work"]["turns_due_since"]
         add_turns(database_url, "resposta")
         seen = await overview(operator(host))
-        states = [m["state"] for m in seen["messages"]]
-        assert sorted(states) == ["sent", "sent", "skipped"]
+        told = sorted(m["state"] for m in seen["messages"])
+        assert told == ["sent", "sent", "skipped"]
         assert "segredo" not in json.dumps(seen)
         assert "resposta" not in json.dumps(seen)
 
@@ -205,7 +206,8 @@ def add_dead(url: str, number: int) -> None:
 async def test_the_dead_come_in_pages_each_once(database_url: str) -> None:
     add_dead(database_url, 2 * PAGE + 7)
     async with chat_host(database_url, saying("oi")) as host:
-        seen, query = [], {}
+        seen: list[str] = []
+        query: dict[str, str] = {}
         for size in (PAGE, PAGE, 7):
             page = (await operator(host).get(f"{BASE}/dead", params=query)).json
             assert len(page["items"]) == size

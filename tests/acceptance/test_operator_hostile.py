@@ -64,7 +64,7 @@ async def test_hostile_names_are_shown_as_text_and_nothing_else(
             await check(operator)
             await operator.find(HOSTILE)
             await expect(operator.page.locator("#trace-id")).to_have_text(HOSTILE)
-            await expect(operator.steps.last).to_contain_text("<script>")
+            await expect(operator.steps.first).to_contain_text("<script>")
             await check(operator)
 
 
