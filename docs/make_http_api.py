@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from viva_server.api.codes import FAILURE_STATUS, FAILURES, PROBLEMS
-from viva_server.api.openapi.document import ANYWHERE, make_document
+from viva_server.api.openapi.document import ALL, ANYWHERE, make_document
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "http-api.md"
@@ -17,6 +17,7 @@ TEMPLATE = FOLDER / "templates" / "http-api.md"
 _LINE_CHARS = 100
 _EVENTS = ("AcceptedEvent", "ContentEvent", "DoneEvent", "ErrorEvent")
 _NO_OBJECTS = frozenset({*_EVENTS, "ProblemCode", "StreamEvent", "ServerSentEvent"})
+_FOR_OPERATORS = frozenset(each.id for each in ALL if each.access == "admin")
 _ACCESS = {
     "bearer": "Bearer",
     "webhookBearer": "secret, where one is set",
@@ -72,7 +73,7 @@ def _routes(document: Any) -> Iterator[tuple[str, ...]]:
 def _needs(operation: Any) -> str:
     if operation["operationId"] == "metrics":
         return "Bearer with scope `admin`, but from this machine"
-    if operation["operationId"] == "trace":
+    if operation["operationId"] in _FOR_OPERATORS:
         return "Bearer with scope `admin`"
     schemes = [scheme for one in operation["security"] for scheme in one]
     return _ACCESS[schemes[0]] if schemes else ""

@@ -14,7 +14,12 @@ CREATE TABLE viva.processes (
     -- Heartbeat, every 0.5 s.
     beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Set once, by another process that has closed this one's replies. Never unset.
-    dead_at timestamptz
+    dead_at timestamptz,
+    -- For the operator: its version, machine and pid, and its readers at the last beat.
+    version text NOT NULL DEFAULT '',
+    host text NOT NULL DEFAULT '',
+    pid integer NOT NULL DEFAULT 0,
+    readers integer NOT NULL DEFAULT 0
 );
 
 -- A person is (channel, person): web and the JWT's sub, or whatsapp and instance/phone.

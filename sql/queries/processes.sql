@@ -2,8 +2,8 @@
 
 -- name: add_process
 -- Register this process as an owner of replies; a repeated try changes nothing.
-INSERT INTO viva.processes (id, lock_key)
-VALUES (CAST(:process_id AS uuid), :lock_key)
+INSERT INTO viva.processes (id, lock_key, version, host, pid)
+VALUES (CAST(:process_id AS uuid), :lock_key, :version, :host, :pid)
 ON CONFLICT ON CONSTRAINT processes_pkey DO NOTHING;
 
 -- name: take_process_lock
@@ -13,7 +13,7 @@ SELECT pg_try_advisory_lock(:lock_key) AS held;
 -- name: beat
 -- Heartbeat; no row means that another process has declared this one dead.
 UPDATE viva.processes
-SET beat_at = clock_timestamp()
+SET beat_at = clock_timestamp(), readers = :readers
 WHERE id = CAST(:process_id AS uuid) AND dead_at IS NULL
 RETURNING id;
 

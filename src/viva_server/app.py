@@ -88,6 +88,20 @@ def mount_page(
     add_page(app, path=path, api_prefix=api_prefix)
 
 
+def mount_operator_page(
+    app: web.Application, /, *, path: str = "/operator", api_prefix: str = PREFIX
+) -> None:
+    """Serve the operator's page as `mount_page` serves the web chat.
+
+    It needs a token with scope `admin`, or an `authenticate` that gives an `Identity`
+    with it.
+
+    Raises:
+        ValueError: the path does not begin with a slash.
+    """
+    add_page(app, path=path, api_prefix=api_prefix, page="operator")
+
+
 def _lifespan(services: Services) -> Callable[[web.Application], AsyncIterator[None]]:
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         async with services.running():

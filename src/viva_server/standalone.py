@@ -15,7 +15,13 @@ from aiohttp import web
 from viva_server.api.identity import generated_secret, identifier
 from viva_server.api.limits import LimitedRunner, refuse_without_c_parser
 from viva_server.api.routes import add_root_operations
-from viva_server.app import PREFIX, SERVICES, create_app, mount_page
+from viva_server.app import (
+    PREFIX,
+    SERVICES,
+    create_app,
+    mount_operator_page,
+    mount_page,
+)
 from viva_server.auth import JwtAuth
 from viva_server.config import Config
 from viva_server.errors import VivaError
@@ -24,6 +30,9 @@ from viva_server.services import Services
 logger = logging.getLogger(__name__)
 
 LINK_TOKEN_SECONDS = 30 * 24 * 3600.0
+OPERATOR_LINK_SECONDS = 24 * 3600.0
+"""Shorter: it opens everybody's phones, and replays."""
+
 _BACKLOG = 1024  # aiohttp's 128 refuses a burst of reconnecting clients
 _LEAST_FILES = 1024
 _GC_THRESHOLD = 20_000  # new containers between two collections; Python's is 700
@@ -47,6 +56,7 @@ def standalone_app(config: Config) -> web.Application:
     identify = identifier(config, None)
     add_root_operations(app, app[SERVICES], identify, prefix=PREFIX)
     mount_page(app)
+    mount_operator_page(app)
     return app
 
 

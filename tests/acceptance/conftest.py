@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,6 +15,7 @@ from tests.browser import ChatPage, chat_page, chromium, server
 from tests.chat_host import Host, chat_host
 from tests.dictation import saying
 from tests.fakes.model import FakeModel
+from tests.looks import LOOKS
 from tests.postgres import PostgresServer
 from tests.programs import Program
 
@@ -56,6 +59,20 @@ async def chat(browser: Browser, site: Program) -> AsyncIterator[ChatPage]:
     """An empty tab for the page of `site`."""
     async with chat_page(browser, site.origin) as page:
         yield page
+
+
+@pytest.fixture(params=LOOKS)
+def look(request: pytest.FixtureRequest) -> str:
+    """The name of a kind of browser."""
+    return str(request.param)
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    """Where pictures go; with PAGE_SCREENSHOTS set to a folder they stay there."""
+    folder = Path(os.environ.get("PAGE_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest_asyncio.fixture(

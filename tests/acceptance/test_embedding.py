@@ -20,7 +20,7 @@ from tests.dictation import Dictation, saying
 from tests.host_app import RESOURCE, host_app
 from tests.postgres import PostgresServer
 from tests.programs import free_port
-from viva_server import SERVICES, AuthError, create_app, setup
+from viva_server import SERVICES, AuthError, Identity, create_app, setup
 
 BASE = "/assistant/api/v1"
 
@@ -137,6 +137,8 @@ async def _async_user(_: web.Request) -> str:
         (lambda _: "ana", 200),
         (_async_user, 200),
         (_refuse, 401),
+        (lambda _: Identity("ana"), 200),
+        (lambda _: Identity("a\0"), 401),
         (lambda _: None, 401),
         (lambda _: "", 401),
         (lambda _: "a" * 256, 401),
@@ -158,6 +160,22 @@ async def test_a_hosts_own_check_says_who_asks(
     )
     async with serving(app) as host:
         assert await identified(host) == status
+
+
+@pytest.mark.parametrize(
+    ("scopes", "status"), [({"admin"}, 200), ({"other"}, 403), (set(), 403)]
+)
+async def test_a_hosts_own_check_says_who_is_an_operator(
+    database_url: str, scopes: set[str], status: int
+) -> None:
+    app = web.Application()
+    identity = Identity("ana", frozenset(scopes))
+    setup(app, settings(database_url), authenticate=lambda _: identity)
+    async with serving(app) as host:
+        nobody = host.person("x")
+        nobody.headers = {}
+        assert (await nobody.get("/viva/operator/overview")).status == status
+        assert (await nobody.get("/viva/chat/sessions")).status == 200
 
 
 async def test_a_hosts_responder_gets_its_own_user_ids(database_url: str) -> None:

@@ -108,14 +108,7 @@ async def test_every_good_answer_is_as_the_document_says(database_url: str) -> N
             await probe("head", path, 200, user=None)
         await probe("get", "/metrics", 200, user=None)
         await probe("post", "/webhook/evolution", 200, json=examples.WEBHOOK)
-        traced = await probe(
-            "get",
-            "/whatsapp/trace/{key_id}",
-            200,
-            at=f"/whatsapp/trace/{examples.WHATSAPP_MESSAGE}",
-            headers={"Authorization": f"Bearer {token('ops', scope='admin')}"},
-        )
-        assert len(traced["deliveries"]) == 1
+        await _operate(probe)
 
     good = {
         (method, path, int(status))
@@ -124,6 +117,23 @@ async def test_every_good_answer_is_as_the_document_says(database_url: str) -> N
         if int(status) < 300
     }
     assert probe.seen == good
+
+
+async def _operate(probe: Prober) -> None:
+    """Ask what only operators may ask."""
+    admin: dict[str, Any] = {
+        "user": None,
+        "headers": {"Authorization": f"Bearer {token('ops', scope='admin')}"},
+    }
+    here = f"/whatsapp/trace/{examples.WHATSAPP_MESSAGE}"
+    traced = await probe("get", "/whatsapp/trace/{key_id}", 200, at=here, **admin)
+    assert len(traced["deliveries"]) == 1
+    for method in ("get", "head"):
+        await probe(method, "/viva/operator/overview", 200, **admin)
+        await probe(method, "/viva/operator/dead", 200, **admin)
+    replay, search = "/viva/operator/dead/replay", "/viva/operator/messages/search"
+    await probe("post", replay, 200, json={"ids": [UNKNOWN]}, **admin)
+    await probe("post", search, 200, json={"phone": "11999998888"}, **admin)
 
 
 async def test_every_error_is_as_the_document_says(database_url: str) -> None:

@@ -31,7 +31,7 @@ async def test_schemathesis_finds_no_answer_that_is_not_documented(
             Path(sys.executable).with_name("schemathesis"),
             "run",
             f"{host.origin}{PREFIX}/openapi.json",
-            f"--header=Authorization: Bearer {token()}",
+            f"--header=Authorization: Bearer {token(scope='admin')}",
             f"--checks={','.join(CHECKS)}",
             "--phases=examples,coverage,fuzzing",
             "--max-examples=3",

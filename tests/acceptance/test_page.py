@@ -1,8 +1,9 @@
-"""The web chat's page as bytes: what is served, how, and what it weighs."""
+"""The web chat and the operator's page as bytes: what is served, how, its weight."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import PurePosixPath
 
@@ -11,12 +12,23 @@ from aiohttp import web
 
 from tests.chat_host import Answer, Host, serving, settings
 from tests.dictation import saying
-from viva_server import create_app, mount_page, setup
-from viva_server.api.page import INDEX, add_page, page_files
+from viva_server import create_app, mount_operator_page, mount_page, setup
+from viva_server.api.page import INDEX, PageName, add_page, page_files
 
-FILES = page_files()
-LOADED = [name for name in FILES if not name.endswith(".txt")]
-OURS = [name for name in LOADED if not name.startswith("vendor/")]
+PAGES: tuple[PageName, ...] = ("chat", "operator")
+FILES = {page: page_files(page) for page in PAGES}
+LOADED = {
+    page: [name for name in files if not name.endswith(".txt")]
+    for page, files in FILES.items()
+}
+OURS = {
+    page: [name for name in names if not name.startswith("vendor/")]
+    for page, names in LOADED.items()
+}
+TEXTS: dict[PageName, tuple[str, ...]] = {
+    "chat": ("text.js",),
+    "operator": ("operator/text.js", "operator/words.js"),
+}
 MAX_WEIGHT_BYTES = 150_000
 POLICY = {
     "default-src 'none'",
@@ -37,14 +49,17 @@ TYPES = {
 }
 
 
-def page_app() -> web.Application:
+every_page = pytest.mark.parametrize("page", PAGES)
+
+
+def page_app(page: PageName = "chat") -> web.Application:
     app = web.Application()
-    add_page(app, path="/", api_prefix="/api/v1")
+    add_page(app, path="/", api_prefix="/api/v1", page=page)
     return app
 
 
-def address(name: str) -> str:
-    return "/" if name == INDEX else f"/{name}"
+def address(page: PageName, name: str) -> str:
+    return "/" if name == INDEX[page] else f"/{name}"
 
 
 async def get(host: Host, path: str, method: str = "GET", **headers: str) -> Answer:
@@ -52,12 +67,15 @@ async def get(host: Host, path: str, method: str = "GET", **headers: str) -> Ans
     return await person.request(method, path, headers=headers, allow_redirects=False)
 
 
-async def test_every_file_comes_with_its_type_and_a_strict_policy() -> None:
-    async with serving(page_app()) as host:
-        for name, content in FILES.items():
-            response = await get(host, address(name))
+@every_page
+async def test_every_file_comes_with_its_type_and_a_strict_policy(
+    page: PageName,
+) -> None:
+    async with serving(page_app(page)) as host:
+        for name, content in FILES[page].items():
+            response = await get(host, address(page, name))
             assert response.status == 200, name
-            if name != INDEX:
+            if name != INDEX[page]:
                 assert response.body == content
             kind = PurePosixPath(name).suffix
             assert response.headers["Content-Type"] == TYPES[kind]
@@ -83,11 +101,20 @@ async def test_a_file_that_is_known_is_not_sent_again() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/index.html", "/__init__.py", "/vendor/", "/vendor/README.md", "/%2e%2e/app.py"],
-)
-async def test_nothing_else_is_served(path: str) -> None:
-    async with serving(page_app()) as host:
+    ["/index.html", "/__init__.py", "/vendor/", "/vendor/README.md", "/%2e%2e/app.py",
+     "/operator/index.html"],
+)  # fmt: skip
+@every_page
+async def test_nothing_else_is_served(page: PageName, path: str) -> None:
+    async with serving(page_app(page)) as host:
         assert (await get(host, path)).status == 404
+
+
+async def test_a_page_has_no_file_of_the_other() -> None:
+    async with serving(page_app("operator")) as host:
+        assert (await get(host, "/app.js")).status == 404
+    async with serving(page_app("chat")) as host:
+        assert (await get(host, "/operator/app.js")).status == 404
 
 
 async def test_other_methods_are_refused() -> None:
@@ -99,42 +126,62 @@ async def test_other_methods_are_refused() -> None:
     assert (post.status, post.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
-def test_the_page_weighs_at_most_150_kb() -> None:
-    assert sum(len(FILES[name]) for name in LOADED) <= MAX_WEIGHT_BYTES
+@every_page
+def test_a_page_weighs_at_most_150_kb(page: PageName) -> None:
+    assert sum(len(FILES[page][name]) for name in LOADED[page]) <= MAX_WEIGHT_BYTES
 
 
-def test_no_file_names_another_host() -> None:
-    for name in OURS:
-        found = re.findall(r"https?://[\w.-]+|@import|url\(", FILES[name].decode())
+@every_page
+def test_no_file_names_another_host(page: PageName) -> None:
+    for name in OURS[page]:
+        text = FILES[page][name].decode()
+        found = re.findall(r"https?://[\w.-]+|@import|url\(", text)
         assert set(found) <= {"http://www.w3.org"}, name  # SVG's namespace
 
 
-def test_there_is_no_inline_code_and_no_inline_style() -> None:
-    page = FILES[INDEX].decode()
+@every_page
+def test_there_is_no_inline_code_and_no_inline_style(page: PageName) -> None:
+    text = FILES[page][INDEX[page]].decode()
 
-    assert re.findall(r"<script(?![^>]* src=)|<style|\s(?:on\w+|style)=", page) == []
+    assert re.findall(r"<script(?![^>]* src=)|<style|\s(?:on\w+|style)=", text) == []
 
 
-def test_both_languages_say_the_same_things() -> None:
-    source = FILES["text.js"].decode()
-    portuguese, english = re.findall(r"= \{\n(.*?)\n\};", source, re.DOTALL)[:2]
+@every_page
+def test_every_file_is_loaded_by_another_one(page: PageName) -> None:
+    texts = {name: FILES[page][name].decode() for name in OURS[page]}
+    for name in LOADED[page]:
+        base = name.rpartition("/")[2]
+        others = [text for other, text in texts.items() if other != name]
+        assert name == INDEX[page] or any(base in text for text in others), name
 
-    def keys(part: str) -> list[str]:
-        return re.findall(r"^ +(\w+):", part, re.MULTILINE)
 
-    assert keys(portuguese) == keys(english)
-    named = re.findall(r'data-(?:text|label)="(\w+)"', FILES[INDEX].decode())
-    assert set(named) <= set(keys(english))
+@every_page
+def test_both_languages_say_the_same_things(page: PageName) -> None:
+    said = set()
+    for name in TEXTS[page]:
+        source = FILES[page][name].decode()
+        portuguese, english = re.findall(r"= \{\n(.*?)\n\};", source, re.DOTALL)[:2]
+        assert keys(portuguese) == keys(english)
+        said |= set(keys(english))
+    index = FILES[page][INDEX[page]].decode()
+    assert set(re.findall(r'data-(?:text|label)="(\w+)"', index)) <= said
+
+
+def keys(part: str) -> list[str]:
+    """Give the names of the texts in a language."""
+    return re.findall(r"^ +(\w+):", part, re.MULTILINE)
 
 
 def test_each_library_is_named_with_its_version_and_has_its_licence() -> None:
     note = (resources.files("viva_server.web") / "vendor/README.md").read_text()
     rows = re.findall(r"\| `(\S+\.js)` \| `([\w-]+)` ([\d.]+), `\S+` \| (\w+)", note)
 
-    assert {f"vendor/{row[0]}" for row in rows} == set(LOADED) - set(OURS)
+    assert {f"vendor/{row[0]}" for row in rows} == set(LOADED["chat"]) - set(
+        OURS["chat"]
+    )
     for file, package, version, licence in rows:
-        assert version in FILES[f"vendor/{file}"][:300].decode()
-        assert licence in FILES[f"vendor/LICENSE.{package}.txt"].decode()
+        assert version in FILES["chat"][f"vendor/{file}"][:300].decode()
+        assert licence in FILES["chat"][f"vendor/LICENSE.{package}.txt"].decode()
 
 
 @pytest.mark.parametrize(
@@ -181,6 +228,28 @@ async def test_the_page_lives_in_a_sub_application_too(database_url: str) -> Non
     assert (script.status, api.status) == (200, 200)
 
 
-def test_a_path_without_a_slash_is_refused() -> None:
+async def test_a_host_mounts_the_operators_page_beside_the_chat(
+    database_url: str,
+) -> None:
+    app = web.Application()
+    setup(app, settings(database_url), respond=saying("oi"), prefix="/a/api")
+    mount_page(app, path="/a", api_prefix="/a/api")
+    mount_operator_page(app, path="/a/operator", api_prefix="/a/api")
+
+    async with serving(app) as host:
+        page = await get(host, "/a/operator/")
+        scripts = [
+            await get(host, f"/a/operator/{name}")
+            for name in ("operator/app.js", "api.js", "base.css", "icon.svg")
+        ]
+        bare = await get(host, "/a/operator")
+
+    assert b'name="viva-api" content="../api"' in page.body
+    assert {script.status for script in scripts} == {200}
+    assert (bare.status, bare.headers["Location"]) == (308, "operator/")
+
+
+@pytest.mark.parametrize("mount", [mount_page, mount_operator_page])
+def test_a_path_without_a_slash_is_refused(mount: Callable[..., None]) -> None:
     with pytest.raises(ValueError, match="begin with a slash"):
-        mount_page(web.Application(), path="chat")
+        mount(web.Application(), path="chat")

@@ -183,6 +183,16 @@ _HOT: list[tuple[str, dict[str, object], int]] = [
     ("seconds_since_webhook", {}, 10),
     ("find_stored_messages",
      {"instance": "viva", "message_ids": [f"id {n}" for n in range(1, 101)]}, 800),
+    ("show_processes", {}, 2100),
+    ("show_replies", {"rows": 20}, 20 * 40),
+    ("count_work", {"most": 1000}, 3000),
+    ("find_newest_messages", {"rows": 20}, 30),
+    ("find_messages_of_phone",
+     {"instances": ["viva"], "jids": ["chat 500", "lid 500"], "rows": 20}, 100),
+    ("show_messages",
+     {"instances": ["viva"] * 20, "message_ids": [f"id {n}" for n in range(1, 21)]},
+     20 * 20),
+    ("show_dead", {"rows": 26}, 400),
 ]  # fmt: skip
 
 
@@ -195,6 +205,20 @@ def test_a_hot_query_reads_no_table_whole(
     plan = _plan(cursor, name, values)
     assert not plan.tables_read_whole & _LARGE
     assert plan.buffers <= buffers
+
+
+def test_webhooks_are_counted_in_the_index_and_never_more_than_asked(
+    cursor: Cursor,
+) -> None:
+    # All of the 100 000 came in one statement, so in one minute.
+    cursor.execute("SELECT extract(epoch FROM max(received_at)) FROM viva.inbox")
+    row = cursor.fetchone()
+    assert row is not None
+    minute = int(row[0] // 60)
+    minutes = list(range(minute - 29, minute + 1))
+    plan = _plan(cursor, "count_webhooks", {"minutes": minutes, "most": 2000})
+    assert not plan.tables_read_whole & _LARGE
+    assert plan.buffers <= 2 * 2000
 
 
 _FIRST = str(UUID(int=0))

@@ -13,11 +13,14 @@ from viva_server.config import Config
 from viva_server.errors import ConfigError
 from viva_server.store.people import Person
 
-Authenticate = Callable[[web.Request], str | Awaitable[str]]
+Authenticate = Callable[
+    [web.Request], str | Identity | Awaitable[str] | Awaitable[Identity]
+]
 """A host's check: gives the id of the user who sent a request, or raises AuthError.
 
 An id has 1 to 255 characters and no control characters; another one, or None, is
-answered like AuthError.
+answered like AuthError. An `Identity` in its place carries scopes too: `admin` opens
+the operator's routes.
 """
 
 IdentifyCaller = Callable[[web.Request], Awaitable[Identity]]
@@ -48,6 +51,8 @@ def identifier(config: Config, authenticate: Authenticate | None) -> IdentifyCal
     async def by_host(request: web.Request) -> Identity:
         answer = authenticate(request)
         user_id: object = await answer if inspect.isawaitable(answer) else answer
+        if isinstance(user_id, Identity):
+            return Identity(checked_user(user_id.user_id), frozenset(user_id.scopes))
         if user_id is not None and not isinstance(user_id, str):
             # A defect of the host: 500 and a traceback, not a 401 that hides it.
             kind = type(user_id).__name__

@@ -1,4 +1,4 @@
-"""The web chat's page: fixed files, read once from the package."""
+"""The web chat's page and the operator's: fixed files, read once from the package."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ from collections.abc import Iterator
 from hashlib import sha256
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Final, Literal
 
 from aiohttp import web
 
 from viva_server.api.edge import Edge
 from viva_server.api.router import Handler, Router
 
-INDEX = "index.html"
+PageName = Literal["chat", "operator"]
+
+INDEX: Final[dict[PageName, str]] = {
+    "chat": "index.html",
+    "operator": "operator/index.html",
+}
+
+_OPERATORS = "operator/"
+_SHARED = frozenset(
+    {"access.js", "api.js", "base.css", "dom.js", "icon.svg", "language.js", "sse.js"}
+)
 
 _TYPES = {
     ".html": "text/html",
@@ -36,8 +47,10 @@ _HEADERS = {
 }
 
 
-def add_page(app: web.Application, *, path: str, api_prefix: str) -> None:
-    """Serve the page at `path` and its files below it.
+def add_page(
+    app: web.Application, *, path: str, api_prefix: str, page: PageName = "chat"
+) -> None:
+    """Serve a page at `path` and its files below it.
 
     Raises:
         ValueError: the path does not begin with a slash.
@@ -46,8 +59,8 @@ def add_page(app: web.Application, *, path: str, api_prefix: str) -> None:
         raise ValueError(f"the page's path must begin with a slash: {path!r}")
     folder = path.rstrip("/")
     router = Router(app, Edge(), folder)
-    for name, content in page_files().items():
-        if name == INDEX:
+    for name, content in page_files(page).items():
+        if name == INDEX[page]:
             handler = _index(content, posixpath.relpath(api_prefix, folder or "/"))
             router.add("/", get=handler, head=handler)
         else:
@@ -59,9 +72,15 @@ def add_page(app: web.Application, *, path: str, api_prefix: str) -> None:
         router.add("", get=redirect, head=redirect)
 
 
-def page_files() -> dict[str, bytes]:
-    """Read the page's files; keys are their paths below the page's own."""
-    return dict(_files_in(resources.files("viva_server.web"), ""))
+def page_files(page: PageName = "chat") -> dict[str, bytes]:
+    """Read a page's files; keys are their paths below the page's own."""
+    files = _files_in(resources.files("viva_server.web"), "")
+    return {name: content for name, content in files if _is_of(name, page)}
+
+
+def _is_of(name: str, page: PageName) -> bool:
+    is_operators = name.startswith(_OPERATORS)
+    return name in _SHARED or is_operators == (page == "operator")
 
 
 def _files_in(folder: Traversable, base: str) -> Iterator[tuple[str, bytes]]:

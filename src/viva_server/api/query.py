@@ -79,7 +79,7 @@ def read_snapshot_query(pairs: Pairs) -> SnapshotQuery:
     values = single_values(pairs)
     before = _number(values, "before")
     if before is not None and before < 1:
-        raise _bad_query("before", "must be 1 or more")
+        raise bad_query("before", "must be 1 or more")
     return SnapshotQuery(
         session_id=optional_session_id(values.get("session_id"), "/query/session_id"),
         limit=_clamped(_number(values, "limit"), _DEFAULTS.limit, MAX_MESSAGES),
@@ -107,7 +107,7 @@ def single_values(pairs: Pairs) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values:
-            raise _bad_query(name, "stands more than once")
+            raise bad_query(name, "stands more than once")
         values[name] = value
     return values
 
@@ -132,7 +132,7 @@ def _number(values: dict[str, str], name: str) -> int | None:
     if (text := values.get(name)) is None:
         return None
     if (match := _NUMBER.fullmatch(text)) is None:
-        raise _bad_query(name, "must be a whole number")
+        raise bad_query(name, "must be a whole number")
     # int() refuses texts above 4300 digits; 12 are more than any limit here.
     return int(match[1] + match[2][:12])
 
@@ -141,7 +141,8 @@ def _clamped(value: int | None, default: int, most: int) -> int:
     return default if value is None else max(1, min(value, most))
 
 
-def _bad_query(name: str, message: str) -> WireError:
+def bad_query(name: str, message: str) -> WireError:
+    """Make the 400 for a parameter that cannot be taken."""
     errors = [(f"/query/{name[:64]}", message)]
     detail = "The query has a parameter that cannot be taken."
     return WireError("bad_query", detail, errors)

@@ -8,6 +8,7 @@ from viva_server.api.chat import ChatHandlers
 from viva_server.api.edge import Edge
 from viva_server.api.identity import IdentifyCaller, as_person
 from viva_server.api.operations import OperationHandlers
+from viva_server.api.operator import OperatorHandlers
 from viva_server.api.router import Router
 from viva_server.api.sessions import SessionHandlers
 from viva_server.api.trace import TraceHandler
@@ -41,7 +42,9 @@ def add_routes(
         head=door.describe,
     )
     trace = TraceHandler(services, identify)
-    router.add("/whatsapp/trace/{key_id}", get=trace.show)
+    # Any character: what an id looks like is up to who delivers it.
+    router.add("/whatsapp/trace/{key_id:[^/]+}", get=trace.show)
+    _add_operator(router, OperatorHandlers(services, identify))
     operations = OperationHandlers(services, identify)
     document = _add_operations(router, operations)
     operations.base_path = lambda: str(document.url_for()).removesuffix(_DOCUMENT)
@@ -59,6 +62,14 @@ def _add_sessions(router: Router, sessions: SessionHandlers) -> None:
     router.add("/viva/chat/sessions", get=sessions.list, head=sessions.list)
     router.add("/viva/chat/sessions/{session_id}", delete=sessions.delete)
     router.add("/viva/chat/session/new", post=sessions.add)
+
+
+def _add_operator(router: Router, operator: OperatorHandlers) -> None:
+    base = "/viva/operator"
+    router.add(f"{base}/overview", get=operator.overview, head=operator.overview)
+    router.add(f"{base}/dead", get=operator.dead, head=operator.dead)
+    router.add(f"{base}/dead/replay", post=operator.replay)
+    router.add(f"{base}/messages/search", post=operator.search)
 
 
 def _add_operations(router: Router, operations: OperationHandlers) -> web.Resource:

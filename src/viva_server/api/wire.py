@@ -192,9 +192,14 @@ def known_id(text: str, kind: Literal["session", "message"], pointer: str = "") 
     Raises:
         WireError: 404, the same as for an id that does not exist: no uuid, no row.
     """
-    if _ID.fullmatch(text) is None:
+    if not is_id(text):
         raise not_found(kind, pointer)
     return text.lower()
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is an id: a uuid as PostgreSQL writes it, in any case."""
+    return _ID.fullmatch(text) is not None
 
 
 def optional_session_id(text: str | None, pointer: str) -> str | None:

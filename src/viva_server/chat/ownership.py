@@ -30,12 +30,19 @@ class Ownership:
     """The id under which this process owns replies, and a connection that shows it.
 
     When another process has declared this one dead, everything owned under the old id
-    is given up (`on_fenced`), and the process goes on under a new id.
+    is given up (`on_fenced`), and the process goes on under a new id. `readers` tells
+    how many there are here; each heartbeat writes it down.
     """
 
-    def __init__(self, database: Database, on_fenced: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_fenced: Callable[[], None],
+        readers: Callable[[], int] = int,
+    ) -> None:
         self._database = database
         self._give_up = on_fenced
+        self._readers = readers
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._holds_lock = False
@@ -116,7 +123,7 @@ class Ownership:
             return
         # The journal may find out first: then the answer is about the id before.
         owner = self.id
-        if not await beat(connection, owner):
+        if not await beat(connection, owner, self._readers()):
             self.fenced(owner)
         elif not self._holds_lock:
             self._holds_lock = await take_lock(connection, self._lock_key)

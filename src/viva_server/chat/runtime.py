@@ -39,7 +39,9 @@ class Runtime:
         self._hurries = False
         self.counters = ReplyCounters()
         self._config = config
-        self.ownership = Ownership(database, self._give_up)
+        self.ownership = Ownership(
+            database, self._give_up, readers=lambda: self.presence.readers
+        )
         self.journal = Journal(
             database,
             tick_seconds=config.journal_tick_seconds,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
+from viva_server._version import __version__
 from viva_server.store.db import Connection, Database, Transaction
 from viva_server.store.statements import Statements
 
@@ -17,11 +21,19 @@ SETTLE_SECONDS = 60.0
 # 2000 long replies have millions of rows in the journal: more than one statement can
 # close in its 5 s, and one that is cut short would be begun again for ever.
 _CLOSED_AT_ONCE = 100
+_MAX_HOST = 255
 
 
 async def add_process(connection: Connection, process_id: str, lock_key: int) -> bool:
     """Register an owner and take its lock; give whether the lock is held."""
-    await connection.execute("add_process", process_id=process_id, lock_key=lock_key)
+    await connection.execute(
+        "add_process",
+        process_id=process_id,
+        lock_key=lock_key,
+        version=__version__,
+        host=socket.gethostname()[:_MAX_HOST],
+        pid=os.getpid(),
+    )
     return await take_lock(connection, lock_key)
 
 
@@ -31,9 +43,13 @@ async def take_lock(connection: Connection, lock_key: int) -> bool:
     return row is not None and bool(row.held)
 
 
-async def beat(connection: Connection, process_id: str) -> bool:
-    """Write the heartbeat; False means that this process has been declared dead."""
-    return await connection.fetch_one("beat", process_id=process_id) is not None
+async def beat(connection: Connection, process_id: str, readers: int = 0) -> bool:
+    """Write the heartbeat, and how many readers this process has, for the operator.
+
+    False means that this process has been declared dead.
+    """
+    row = await connection.fetch_one("beat", process_id=process_id, readers=readers)
+    return row is not None
 
 
 async def remove_process(connection: Connection, process_id: str) -> None:

@@ -1,5 +1,6 @@
 // The page: it lets a person in, and joins the list, the open session and the composer.
 
+import { base, takeToken } from "./access.js";
 import { Api } from "./api.js";
 import { Chat } from "./chat.js";
 import { byId } from "./dom.js";
@@ -10,27 +11,11 @@ const MAX_MESSAGE_CHARS = 32_000;
 const ANNOUNCED_CHARS = 500;
 const MAX_COMPOSER_PX = 200;
 
-const base = new URL(document.querySelector("meta[name=viva-api]").content, location)
-  .pathname.replace(/\/$/, "");
-const tokenName = `viva-token:${base}`;
-
-/** Moves the token from the address, where others can see it, into this tab. */
-function takeToken() {
-  const match = /^#token=(.+)$/.exec(location.hash);
-  if (!match) return false;
-  sessionStorage.setItem(tokenName, decodeURIComponent(match[1]));
-  history.replaceState(null, "", location.pathname + location.search);
-  return true;
-}
-
-takeToken();
-addEventListener("hashchange", () => takeToken() && location.reload());
-
 document.documentElement.lang = text.lang;
 translate(document);
 for (const template of document.querySelectorAll("template")) translate(template.content);
 
-const api = new Api(base, sessionStorage.getItem(tokenName));
+const api = new Api(base, takeToken("viva-token"));
 const sessions = new Sessions(api, {
   onopen: (id) => openSession(id),
   ondelete: askToDelete,

@@ -1,4 +1,8 @@
-// What the page says, in Portuguese and English.
+// What the web chat says, in Portuguese and English.
+
+import { choose, fillIn } from "./language.js";
+
+export { longTime, shortTime } from "./language.js";
 
 const PORTUGUESE = {
   lang: "pt-BR",
@@ -116,32 +120,7 @@ const ENGLISH = {
   failed: "The reply could not be given.",
 };
 
-/** The first language of the browser that is one of the two; else Portuguese. */
-const wanted = navigator.languages.find((name) => /^(pt|en)\b/i.test(name)) ?? "pt";
-
-export const text = /^en/i.test(wanted) ? ENGLISH : PORTUGUESE;
-
-/** The browser's own kind of that language, for dates. */
-const locale = /^(pt|en)/i.test(wanted) ? wanted : text.lang;
-const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
-const day = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" });
-const full = new Intl.DateTimeFormat(locale, { dateStyle: "long", timeStyle: "short" });
-
-/** Today's time, else the day. */
-export function shortTime(date) {
-  const isToday = date.toDateString() === new Date().toDateString();
-  return (isToday ? clock : day).format(date);
-}
-
-export const longTime = (date) => full.format(date);
+export const text = choose(PORTUGUESE, ENGLISH);
 
 /** Fills in the texts that the page's elements name. */
-export function translate(root) {
-  for (const element of root.querySelectorAll("[data-text]")) {
-    element.textContent = text[element.dataset.text];
-  }
-  for (const element of root.querySelectorAll("[data-label]")) {
-    element.setAttribute("aria-label", text[element.dataset.label]);
-    if (element.matches("button")) element.title = text[element.dataset.label];
-  }
-}
+export const translate = (root) => fillIn(root, text);

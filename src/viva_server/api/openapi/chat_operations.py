@@ -6,28 +6,19 @@ from typing import Final
 
 from viva_server.api.codes import FAILURES
 from viva_server.api.openapi import examples
-from viva_server.api.openapi.operation import EVENT_STREAM, Answer, Body, Operation
+from viva_server.api.openapi.operation import (
+    BODY_CODES,
+    EVENT_STREAM,
+    Answer,
+    Body,
+    Operation,
+)
 from viva_server.api.query import SessionsQuery, SnapshotQuery
 
 _PERSON = ("unauthorized", "unavailable")
-_BODY = (
-    "bad_body",
-    "empty_body",
-    "invalid_utf8",
-    "invalid_json",
-    "not_an_object",
-    "duplicate_key",
-    "invalid_number",
-    "invalid_text",
-    "too_deep",
-    "request_timeout",
-    "too_large",
-    "unsupported_media_type",
-    "validation_error",
-)
 _START = (
     *_PERSON,
-    *_BODY,
+    *BODY_CODES,
     "bad_idempotency_key",
     "session_not_found",
     "reply_in_progress",
@@ -195,7 +186,7 @@ SESSIONS: Final = (
                 examples={"session": examples.NEW_SNAPSHOT},
             ),
         ),
-        codes=(*_PERSON, *_BODY),
+        codes=(*_PERSON, *BODY_CODES),
     ),
     Operation(
         id="delete_session",

@@ -17,6 +17,7 @@ from viva_server.api.openapi.operation import (
     Body,
     Operation,
 )
+from viva_server.api.openapi.operator_operations import OPERATOR
 from viva_server.api.openapi.other_operations import OPERATING, WEBHOOK
 from viva_server.api.openapi.parameters import (
     HEADERS,
@@ -26,7 +27,7 @@ from viva_server.api.openapi.parameters import (
 )
 from viva_server.api.openapi.schemas import Schema, component_schemas, reference
 
-ALL: Final = (*CHAT, *SESSIONS, *WEBHOOK, *OPERATING)
+ALL: Final = (*CHAT, *SESSIONS, *WEBHOOK, *OPERATOR, *OPERATING)
 
 _PROBLEM = "application/problem+json"
 ANYWHERE: Final = ("bad_request", "expectation_failed", "internal_error")
@@ -56,7 +57,8 @@ _SECURITY_SCHEMES: Final = {
         "scheme": "bearer",
         "bearerFormat": "JWT",
         "description": "HS256, with `exp` and `sub` (the user); scope `admin` opens "
-        "`/metrics`. A host with `authenticate` has its own way in the place of this.",
+        "the operator's routes. A host with `authenticate` has its own way in the "
+        "place of this.",
     },
     "webhookBearer": {
         "type": "http",
@@ -76,6 +78,7 @@ _TAGS: Final = [
     {"name": "chat", "description": "Asking, streaming, coming back, stopping."},
     {"name": "sessions", "description": "A person's sessions."},
     {"name": "webhook", "description": "What Evolution API posts."},
+    {"name": "operator", "description": "What happens on all processes, and replays."},
     {"name": "operations", "description": "How the server is."},
 ]
 

@@ -11,6 +11,23 @@ import msgspec
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 
+BODY_CODES: Final = (
+    "bad_body",
+    "empty_body",
+    "invalid_utf8",
+    "invalid_json",
+    "not_an_object",
+    "duplicate_key",
+    "invalid_number",
+    "invalid_text",
+    "too_deep",
+    "request_timeout",
+    "too_large",
+    "unsupported_media_type",
+    "validation_error",
+)
+"""What may be wrong with any JSON body."""
+
 Access = Literal["all", "person", "admin", "local", "webhook"]
 
 

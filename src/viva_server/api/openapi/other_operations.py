@@ -154,7 +154,12 @@ OPERATING: Final = (
                 examples={"trace": examples.TRACE},
             ),
         ),
-        codes=("unauthorized", "insufficient_scope", "message_not_found"),
+        codes=(
+            "unauthorized",
+            "insufficient_scope",
+            "message_not_found",
+            "unavailable",
+        ),
     ),
     Operation(
         id="openapi",

@@ -8,12 +8,17 @@ from typing import Any, Final
 import msgspec
 
 from viva_server import sse
-from viva_server.api import answers, wire
+from viva_server.api import answers, operator_answers, wire
 from viva_server.api.codes import FAILURE_STATUS, FAILURES, PROBLEMS
 
 Schema = dict[str, Any]
 
-_REQUESTS: Final = (wire.ChatRequest, wire.NewSessionRequest)
+_REQUESTS: Final = (
+    wire.ChatRequest,
+    wire.NewSessionRequest,
+    operator_answers.ReplayRequest,
+    operator_answers.SearchRequest,
+)
 _ANSWERS: Final = (
     wire.ChatAnswer,
     wire.MessageItem,
@@ -23,6 +28,10 @@ _ANSWERS: Final = (
     answers.Readiness,
     answers.WebhookDescription,
     answers.TraceAnswer,
+    operator_answers.Overview,
+    operator_answers.DeadPage,
+    operator_answers.ReplayAnswer,
+    operator_answers.SearchAnswer,
     answers.WebhookStored,
     answers.WebhookIgnored,
     answers.ProblemBody,
