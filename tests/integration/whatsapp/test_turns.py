@@ -155,6 +155,24 @@ async def test_a_cut_reply_is_not_sent_and_the_turn_runs_again(
         assert site.rows(_TURNS) == [(1, 4)]
 
 
+async def test_what_comes_before_a_turn_runs_again_is_answered_behind_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "_RERUN_SECONDS", (1.0, 1.0, 1.0))
+    async with lab(database_url) as site:
+        site.answers.fails = [ResponderError("upstream_unavailable")]
+        site.receive("um")
+        await site.stored(
+            "SELECT c.owner IS NULL AND t.runs = 1 FROM viva.whatsapp_chats AS c"
+            " JOIN viva.whatsapp_turns AS t USING (instance, jid)",
+            True,
+        )
+        site.receive("dois")
+        await site.sent(2)
+        assert site.answers.questions == ["um", "um", "dois"]
+        assert site.texts == ["Resposta 2", "Resposta 3"]
+
+
 async def test_a_turn_that_fails_every_time_is_dead_and_can_be_replayed(
     database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
