@@ -66,11 +66,24 @@ async def _answered_under_faults(
             group.create_task(nemesis.run())
         quiet = await _quiet(dsn, evolution, plan)
         verdict = judge(_evidence(dsn, persons, model, evolution))
-    figures = verdict.figures | _circumstances(dsn, nemesis, model)
+        figures = verdict.figures | _circumstances(dsn, nemesis, model)
+        figures["tracebacks"] = _tracebacks(fleet)
     figures |= {"seed": seed, "law": plan.law, "quiet_after_s": round(quiet, 1)}
     figures["seconds"] = round(time.monotonic() - began, 1)
     _check(verdict, figures)
     return figures
+
+
+def _tracebacks(fleet: Fleet) -> int:
+    """Count what the servers did not expect; the first of each is printed."""
+    logs = [
+        server.log.split("Traceback (most recent call last):")
+        for server in fleet.servers
+    ]
+    for before, *found in logs:
+        for text in found[:1]:
+            print(before[-500:], "Traceback", text[:4000], flush=True)
+    return sum(len(found) for _, *found in logs)
 
 
 def _check(verdict: Verdict, figures: Figures) -> None:
