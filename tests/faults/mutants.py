@@ -14,8 +14,6 @@ from viva_server.store import processes, queries
 from viva_server.store.replies import Chunk, ClosedReply
 from viva_server.whatsapp import outbox
 from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox
 from viva_server.whatsapp.outcomes import SendOutcome
 
 _GAP_SECONDS = 0.3
@@ -102,20 +100,6 @@ def send_blindly() -> None:
     outbox.Outbox._finish = finish  # type: ignore[method-assign]
 
 
-def acknowledge_first() -> None:
-    """A webhook is answered 200 before it is stored."""
-    add = Inbox.add
-    tasks = set()
-
-    async def answered(self: Inbox, delivery: Delivery) -> bool:
-        task = asyncio.create_task(add(self, delivery))
-        tasks.add(task)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return True
-
-    Inbox.add = answered  # type: ignore[method-assign]
-
-
 def write_when_dead() -> None:
     """A process that was declared dead goes on writing: no fence (M8)."""
     short_times()
@@ -135,7 +119,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
         short_catch_up,
         short_settling,
         send_blindly,
-        acknowledge_first,
         write_when_dead,
     )
 }
