@@ -11,6 +11,7 @@ from viva_server.chat import ownership, presence
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
 from viva_server.store import processes, queries
+from viva_server.store.outbox import Send
 from viva_server.store.replies import Chunk, ClosedReply
 from viva_server.whatsapp import outbox
 from viva_server.whatsapp.catch_up import CatchUp
@@ -88,14 +89,14 @@ def short_settling() -> None:
 
 def send_blindly() -> None:
     """What may have been sent is sent again."""
-    send = outbox.Outbox._finish
+    write = outbox.Outbox._finish
 
     async def finish(
-        self: outbox.Outbox, owner: str, part: outbox.Send, outcome: SendOutcome
+        self: outbox.Outbox, owner: str, send: Send, outcome: SendOutcome
     ) -> None:
         if outcome.kind == "unknown":
             outcome = SendOutcome("retry", reason=outcome.reason)
-        await send(self, owner, part, outcome)
+        await write(self, owner, send, outcome)
 
     outbox.Outbox._finish = finish  # type: ignore[method-assign]
 

@@ -165,13 +165,14 @@ async def door(
             FakeEvolution() as evolution,
             fleet_of(dsn, model, folder) as fleet,
         ):
-            [server] = await fleet.start(
-                worker="1",
-                evolution_url=evolution.url,
-                evolution_api_key=evolution.api_key,
-                webhook_secret=_SECRET,
-                **settings,
-            )
+            own = {
+                "worker": "1",
+                "evolution_url": evolution.url,
+                "evolution_api_key": evolution.api_key,
+                "webhook_secret": _SECRET,
+            }
+            server = fleet.add(armed=(), prefix=(), **own, **settings)
+            await fleet.run(server)
             yield Door(dsn, server, model, evolution)
 
 

@@ -66,7 +66,7 @@ async def _answered_under_faults(
             group.create_task(nemesis.run())
         quiet = await _quiet(dsn, evolution, plan)
         verdict = judge(_evidence(dsn, persons, model, evolution))
-        figures = verdict.figures | _circumstances(dsn, nemesis, model)
+        figures: Figures = {**verdict.figures, **_circumstances(dsn, nemesis, model)}
         figures["tracebacks"] = _tracebacks(fleet)
     figures |= {"seed": seed, "law": plan.law, "quiet_after_s": round(quiet, 1)}
     figures["seconds"] = round(time.monotonic() - began, 1)
