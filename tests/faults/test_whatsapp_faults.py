@@ -36,14 +36,14 @@ async def test_a_server_that_sends_blindly_again_is_found_out(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     plan = Plan(
-        messages=20,
-        chats=5,
+        messages=40,
+        chats=10,
         seconds=3.0,
         processes=1,
         model_share=0.0,
-        shares=Shares(retried=0.0, sent=0.5, unsent=0.0),
+        shares=Shares(retried=0.0, sent=0.7, unsent=0.0),
         armed=("mutant:send_blindly",),
-        quiet_seconds=30.0,
+        quiet_seconds=15.0,
     )
     with pytest.raises(AssertionError, match="doubled: msg"):
         await answered_under_faults(postgres, tmp_path, plan)
