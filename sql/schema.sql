@@ -186,6 +186,8 @@ CREATE TABLE viva.whatsapp_chats (
     jid text NOT NULL,
     -- When there is work; pushed on by each new message. Null: there is none.
     due_at timestamptz,
+    -- A chat that never falls silent is answered all the same: not pushed on beyond this.
+    latest_at timestamptz,
     -- The process that works on it; burying it gives the chat back.
     owner uuid,
     -- Handover: somebody answers by hand until then; the message that began it was sent then.

@@ -102,17 +102,25 @@ kept AS (
 ),
 
 due AS (
-    INSERT INTO viva.whatsapp_chats AS c (instance, jid, due_at)
+    INSERT INTO viva.whatsapp_chats AS c (instance, jid, due_at, latest_at)
     SELECT
         k.instance,
         k.jid,
-        clock_timestamp() + make_interval(secs => :debounce_seconds)
+        clock_timestamp() + make_interval(secs => :debounce_seconds),
+        clock_timestamp() + GREATEST(
+            make_interval(secs => 10 * :debounce_seconds), interval '30 seconds'
+        )
     FROM kept AS k
     WHERE k.why_not IS NULL
     GROUP BY k.instance, k.jid
     ORDER BY k.instance, k.jid
     ON CONFLICT ON CONSTRAINT whatsapp_chats_pkey
-    DO UPDATE SET due_at = GREATEST(c.due_at, excluded.due_at)
+    DO UPDATE SET
+        due_at = GREATEST(
+            c.due_at,
+            LEAST(excluded.due_at, COALESCE(c.latest_at, excluded.latest_at))
+        ),
+        latest_at = COALESCE(c.latest_at, excluded.latest_at)
 )
 
 SELECT

@@ -18,7 +18,7 @@ due AS (
 )
 
 UPDATE viva.whatsapp_chats AS c
-SET owner = me.id, due_at = NULL
+SET owner = me.id, due_at = NULL, latest_at = NULL
 FROM due AS d, me
 WHERE c.instance = d.instance AND c.jid = d.jid
 RETURNING c.instance, c.jid;

@@ -127,7 +127,7 @@ ORDER BY o.seq;
 
 -- name: export_chats
 -- The state of a person's chats.
-SELECT c.instance, c.jid, c.due_at, c.paused_until, c.paused_by
+SELECT c.instance, c.jid, c.due_at, c.latest_at, c.paused_until, c.paused_by
 FROM viva.whatsapp_chats AS c
 WHERE c.instance = :instance AND c.jid = ANY(CAST(:jids AS text[]))
 ORDER BY c.jid;

@@ -31,6 +31,7 @@ from viva_server.whatsapp.client import EvolutionClient
 from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.intake import is_pending
 from viva_server.whatsapp.rules import Rules
 from viva_server.whatsapp.worker import Worker
 
@@ -171,7 +172,7 @@ class Services:
         )
 
     def _tell_worker(self, deliveries: Sequence[Delivery]) -> None:
-        if self.worker is not None:
+        if self.worker is not None and any(map(is_pending, deliveries)):
             self.worker.look_for_news()
         if self._catch_up is not None:
             for delivery in deliveries:

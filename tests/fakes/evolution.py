@@ -223,7 +223,7 @@ class FakeEvolution:
         if needs not in body:
             return problem(400, [[f'instance requires property "{needs}"']])
         content = body["textMessage"] if self.generation == "1" else body
-        fault = self._faults.pop(0) if self._faults else None
+        fault = self._next_fault()
         if fault is not None and not fault.effect:
             return await fail(request, fault)
         row = self._put_sent(instance, body["number"], content["text"])
@@ -233,6 +233,9 @@ class FakeEvolution:
             info = {"Info": {"ID": row["key"]["id"], "Chat": body["number"]}}
             return web.json_response({"message": "success", "data": info})
         return web.json_response({**row, "status": "PENDING"}, status=201)
+
+    def _next_fault(self) -> Fault | None:
+        return self._faults.pop(0) if self._faults else None
 
     def _put_sent(self, instance: str, jid: str, text: str) -> dict[str, Any]:
         row = self._row(jid, text, from_me=True)

@@ -65,6 +65,8 @@ class Delivered:
     body: dict[str, Any]
     statuses: list[int] = field(default_factory=list)
     is_done: bool = False
+    ended_at: float = 0.0
+    """When the last try had its answer, in epoch seconds."""
 
     @property
     def is_accepted(self) -> bool:
@@ -137,6 +139,7 @@ class WebhookSender:
             await asyncio.sleep(wait * self.scale)
             status = await self._post(delivered.url, hook.headers, body)
             delivered.statuses.append(status)
+            delivered.ended_at = time.time()
             is_final = self.law == "2.3" and status in _FINAL_CODES
             if delivered.is_accepted or is_final:
                 break

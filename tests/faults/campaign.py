@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.model import FakeModel
-from tests.faults import dying, leaving, outage, vanishing
+from tests.faults import dying, leaving, outage, vanishing, whatsapp_campaign
 from tests.faults.armed import POINTS
 from tests.faults.client import Stream
 from tests.faults.fleet import Fleet, fleet_of
@@ -213,6 +213,16 @@ async def half_open(world: World) -> Figures:
         return await vanishing.peers_vanish(fleet, model, peers=10, user_timeout=20.0)
 
 
+def _on_whatsapp(
+    scenario: Callable[[PostgresServer, Path], Awaitable[Figures]],
+) -> Callable[[World], Awaitable[Figures]]:
+    async def run_it(world: World) -> Figures:
+        with tempfile.TemporaryDirectory() as folder:
+            return await scenario(world.postgres, Path(folder))
+
+    return run_it
+
+
 SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -235,7 +245,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
         half_open,
         kill_random,
     )
-}
+} | {name: _on_whatsapp(each) for name, each in whatsapp_campaign.SCENARIOS.items()}
 
 
 async def run(names: list[str], kills: int, seed: int) -> dict[str, Figures]:

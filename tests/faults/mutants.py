@@ -11,7 +11,11 @@ from viva_server.chat import ownership, presence
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
 from viva_server.store import processes, queries
+from viva_server.store.outbox import Send
 from viva_server.store.replies import Chunk, ClosedReply
+from viva_server.whatsapp import outbox
+from viva_server.whatsapp.catch_up import CatchUp
+from viva_server.whatsapp.outcomes import SendOutcome
 
 _GAP_SECONDS = 0.3
 """Between showing and storing: makes the defect likely to be met by one kill."""
@@ -70,6 +74,33 @@ def short_times() -> None:
     vars(sockets)["USER_TIMEOUT_MS"] = 3_000
 
 
+def short_catch_up() -> None:
+    """No defect: missed messages are looked for every 10 s, not every 10 minutes."""
+    defaults = CatchUp.__init__.__kwdefaults__
+    assert defaults is not None, "the look for missed messages has a default"
+    defaults["every_seconds"] = 10.0
+
+
+def short_settling() -> None:
+    """No defect: a send of unknown outcome holds its chat up for 3 s, not for 60."""
+    processes.SETTLE_SECONDS = 3.0
+    vars(outbox)["SETTLE_SECONDS"] = 3.0
+
+
+def send_blindly() -> None:
+    """What may have been sent is sent again."""
+    write = outbox.Outbox._finish
+
+    async def finish(
+        self: outbox.Outbox, owner: str, send: Send, outcome: SendOutcome
+    ) -> None:
+        if outcome.kind == "unknown":
+            outcome = SendOutcome("retry", reason=outcome.reason)
+        await write(self, owner, send, outcome)
+
+    outbox.Outbox._finish = finish  # type: ignore[method-assign]
+
+
 def write_when_dead() -> None:
     """A process that was declared dead goes on writing: no fence (M8)."""
     short_times()
@@ -86,6 +117,9 @@ MUTANTS: dict[str, Callable[[], None]] = {
         done_before_commit,
         lose_last_chunk,
         short_times,
+        short_catch_up,
+        short_settling,
+        send_blindly,
         write_when_dead,
     )
 }

@@ -133,7 +133,9 @@ class Turns:
         messages = await store.load_waiting(self._database, chat, state.turn_id)
         if state.turn_id is None:
             return await self._begin(owner, chat, state, messages)
-        return await self._go_on(owner, chat, state, messages)
+        seconds = await self._go_on(owner, chat, state, messages)
+        # The claim has taken the time of messages that came while the turn waited.
+        return 0.0 if seconds is None else seconds
 
     async def _merge(self, owner: str, chat: Chat, state: ChatState) -> bool:
         """Make the chats under a person's lid and phone one, with one session."""

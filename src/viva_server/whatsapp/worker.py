@@ -144,7 +144,7 @@ class Worker:
 
     async def _claim_chats(self) -> bool:
         free = self._limit - len(self._working)
-        if free <= 0 or self._runtime.is_stopping:
+        if free <= 0:
             return False
         owner = self._runtime.ownership.id
         claimed = await chats_store.claim_chats(self._database, owner, chats=free)

@@ -42,6 +42,28 @@ async def test_each_message_pushes_the_answer_on(database_url: str) -> None:
         assert len(site.answers.questions[0].splitlines()) == 4
 
 
+async def test_a_chat_that_never_falls_silent_is_answered(database_url: str) -> None:
+    async with lab(database_url, whatsapp_debounce_seconds=60.0) as site:
+        site.receive("um")
+        await site.stored(
+            "SELECT latest_at BETWEEN now() + interval '9 minutes'"
+            " AND now() + interval '10 minutes' FROM viva.whatsapp_chats",
+            True,
+        )
+        site.receive("dois")
+        await site.applied()
+        assert site.answers.seen == []
+        # As if it had gone on so for 598 seconds.
+        site.rows(
+            "UPDATE viva.whatsapp_chats"
+            " SET due_at = now() + interval '1 s', latest_at = now() + interval '2 s'"
+        )
+        site.receive("três")
+        await site.sent()
+        assert site.answers.questions == ["um\ndois\ntrês"]
+        assert site.rows("SELECT latest_at FROM viva.whatsapp_chats") == [(None,)]
+
+
 async def test_ten_deliveries_to_two_processes_are_one_row_and_one_turn(
     database_url: str,
 ) -> None:
@@ -153,6 +175,24 @@ async def test_a_cut_reply_is_not_sent_and_the_turn_runs_again(
         assert site.texts == ["Resposta 4"]
         assert [len(each.messages) for each in site.answers.seen] == [1] * 4
         assert site.rows(_TURNS) == [(1, 4)]
+
+
+async def test_what_comes_before_a_turn_runs_again_is_answered_behind_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "_RERUN_SECONDS", (1.0, 1.0, 1.0))
+    async with lab(database_url) as site:
+        site.answers.fails = [ResponderError("upstream_unavailable")]
+        site.receive("um")
+        await site.stored(
+            "SELECT c.owner IS NULL AND t.runs = 1 FROM viva.whatsapp_chats AS c"
+            " JOIN viva.whatsapp_turns AS t USING (instance, jid)",
+            True,
+        )
+        site.receive("dois")
+        await site.sent(2)
+        assert site.answers.questions == ["um", "um", "dois"]
+        assert site.texts == ["Resposta 2", "Resposta 3"]
 
 
 async def test_a_turn_that_fails_every_time_is_dead_and_can_be_replayed(
