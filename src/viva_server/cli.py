@@ -20,7 +20,6 @@ from viva_server.errors import ConfigError, VivaError
 from viva_server.services import Services
 from viva_server.standalone import (
     LINK_TOKEN_SECONDS,
-    OPERATOR_LINK_SECONDS,
     issue_token,
     serve,
 )
@@ -43,9 +42,8 @@ def cli() -> None:
 @click.option(
     "--open-link",
     is_flag=True,
-    help="Print the web chat's address with a token of 30 days for the user 'dono', "
-    "and the operator's page with one of a day. Only with the embedded database; they "
-    "go to the terminal, never to the log.",
+    help="Print the web chat's address with a token of 30 days for the user 'dono'. "
+    "Only with the embedded database; it goes to the terminal, never to the log.",
 )
 @click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
 def serve_command(open_link: bool, log_level: str) -> None:
@@ -62,10 +60,6 @@ def serve_command(open_link: bool, log_level: str) -> None:
         if open_link:
             token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
             click.echo(f"Abra o chat: {address}/#token={token}")
-            token = issue_token(
-                config, "dono", ttl_seconds=OPERATOR_LINK_SECONDS, scope="admin"
-            )
-            click.echo(f"Página do operador: {address}/operator/#token={token}")
 
     run(serve(config, announce))
 

@@ -30,7 +30,6 @@ from viva_server.services import Services
 logger = logging.getLogger(__name__)
 
 LINK_TOKEN_SECONDS = 30 * 24 * 3600.0
-OPERATOR_LINK_SECONDS = 24 * 3600.0
 """Shorter: it opens everybody's phones, and replays."""
 
 _BACKLOG = 1024  # aiohttp's 128 refuses a burst of reconnecting clients
