@@ -32,6 +32,7 @@ from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.inbox import Inbox
 from viva_server.whatsapp.rules import Rules
+from viva_server.whatsapp.unpackers import Unpackers
 from viva_server.whatsapp.worker import Worker
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Services:
         self.inbox = Inbox(
             self.database, rules=Rules.of(config), on_stored=self._tell_worker
         )
+        self.unpackers = Unpackers()
         self.worker: Worker | None = None
         self._catch_up: CatchUp | None = None
         self._catching_up: asyncio.Task[None] | None = None
@@ -136,6 +138,7 @@ class Services:
         await self.runtime.drain()
         if self.worker is not None:
             await self.worker.close(max(until - loop.time(), _LEAST_SECONDS))
+        await self.unpackers.close()
         await self.inbox.close()
 
     def _start_worker(self, stack: contextlib.AsyncExitStack) -> None:

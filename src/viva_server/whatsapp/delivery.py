@@ -20,7 +20,7 @@ from viva_server.whatsapp.redact import hide, redact
 from viva_server.whatsapp.shapes import Object
 
 # Those that tell versions and events apart; none of them carries a credential.
-_KEPT_HEADERS = (
+KEPT_HEADERS = (
     "Content-Type",
     "User-Agent",
     "X-Event-Type",
@@ -90,7 +90,7 @@ def make_delivery(
     parsed = parse_webhook(tail, query, headers, body, moment)
     stored = redact(body, parsed["event"], secrets)
     form = cast("NormalForm", _hidden(parsed, secrets))
-    kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in _KEPT_HEADERS}
+    kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in KEPT_HEADERS}
     delivery = Delivery(
         id=new_id(),
         dedupe_key=dedupe_key(form, stored).hex(),
