@@ -26,6 +26,7 @@ from viva_server.responders import (
 from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
+from viva_server.store.tasks import end_task
 from viva_server.whatsapp.catch_up import CatchUp
 from viva_server.whatsapp.client import EvolutionClient
 from viva_server.whatsapp.counters import WhatsAppCounters
@@ -89,7 +90,7 @@ class Services:
         async with contextlib.AsyncExitStack() as stack:
             if self.config.metrics:
                 stack.push_async_callback(
-                    _cancel, asyncio.create_task(self.loop_lag.run())
+                    end_task, asyncio.create_task(self.loop_lag.run())
                 )
             await self._open_database(stack)
             await self._see_to_schema()
@@ -129,7 +130,7 @@ class Services:
     async def _drain(self) -> None:
         await self.retention.stop()
         if self._catching_up is not None:
-            await _cancel(self._catching_up)
+            await end_task(self._catching_up)
         loop = asyncio.get_running_loop()
         seconds = self.config.drain_seconds + self.config.shutdown_seconds
         until = loop.time() + seconds
@@ -194,7 +195,7 @@ class Services:
             await self._embedded.start()
             stack.push_async_callback(self._embedded.stop)
             keeper = asyncio.create_task(_keep_running(self._embedded))
-            stack.push_async_callback(_cancel, keeper)
+            stack.push_async_callback(end_task, keeper)
         await self.database.open()
         stack.push_async_callback(self.database.close)
         await self.database.check_server()
@@ -251,12 +252,6 @@ async def _starts(embedded: EmbeddedPostgres) -> bool:
         logger.error("It does not start: %s", error)
         return False
     return True
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _system_prompt(file: Path | None) -> str:

@@ -24,7 +24,7 @@ from viva_server.config import Config
 from viva_server.errors import OverloadedError, StoreError
 from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
 from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.inbox import Inbox, KeptError
 from viva_server.whatsapp.json_body import NotJsonObjectError, is_heavy
 from viva_server.whatsapp.secrets import Verdict, judge_request
 from viva_server.whatsapp.unpack_process import whereabouts
@@ -221,10 +221,13 @@ class WebhookDoor:
             async with asyncio.timeout(seconds):
                 is_new = await self._inbox.add(delivery)
             outcome: WebhookOutcome = "stored" if is_new else "duplicate"
+        except KeptError:
+            # Evolution's queue stands still for this answer.
+            is_new, outcome = True, "kept"
         except (StoreError, TimeoutError) as error:
-            if not is_awaited:
+            if not (is_awaited and isinstance(error, TimeoutError)):
                 raise _unavailable("The event cannot be stored now.") from error
-            # Evolution's queue stands still for this answer; the inbox keeps the event.
+            # The inbox stores it, or keeps it, though nobody waits any more.
             is_new, outcome = True, "kept"
         self._counters.webhook(delivery.form["event"], outcome)
         answer = WebhookStored(event=delivery.form["event"], duplicate=not is_new)
