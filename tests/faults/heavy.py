@@ -36,7 +36,8 @@ def history(size: int) -> bytes:
 
 def index_map(size: int) -> bytes:
     """Bytes as {"0": 255, "1": 216, …}, as Evolution 2.3.6 and later sends them."""
-    thumbnail = json.dumps({str(i): i % 256 for i in range(size // 12)})
+    pairs = (f'"{i}":{i % 256}' for i in range(size // 15))
+    thumbnail = "{" + ",".join(pairs) + "}"
     message = b'{"message":{"imageMessage":{"jpegThumbnail":%s}}}}'
     return _HEAD % b"messages.upsert" + message % thumbnail.encode()
 

@@ -66,8 +66,8 @@ async def end_task(task: asyncio.Task[Any], within_seconds: float = 0.0) -> None
         await asyncio.wait({task}, timeout=within_seconds)
     except asyncio.CancelledError as error:
         cancelled = error
+    task.cancel()
     while not task.done():
-        task.cancel()
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError as error:

@@ -195,10 +195,10 @@ class Inbox:
                     await self._arrived.wait()
 
     def _take(self) -> list[_Entry]:
-        """Take kept deliveries first, then queued ones, up to one batch."""
+        """Take what somebody waits for, then kept deliveries, up to one batch."""
         batch: list[_Entry] = []
         size = 0
-        for queue in (self._kept, self._queue):
+        for queue in (self._queue, self._kept):
             while queue and len(batch) < self._batch_rows:
                 size += queue[0].delivery.size
                 if batch and size > self._batch_bytes:

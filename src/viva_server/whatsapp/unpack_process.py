@@ -24,6 +24,8 @@ from viva_server.whatsapp.unpacking import Post, WrongSecretError, unpack
 
 MEMORY_BYTES = 2**30
 CPU_SECONDS = 25
+MAX_CONTAINERS = 4 * 10**6
+"""Four times as many as the largest history has; they would not fit into memory."""
 
 _LENGTHS = struct.Struct(">QQ")
 _NICE = 5
@@ -77,6 +79,8 @@ def _answer(source: IO[bytes], sink: IO[bytes]) -> None:
     post = msgspec.json.decode(head, type=Post)
     _allow_cpu()
     try:
+        if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
+            raise MemoryError
         delivery = unpack(raw, post)
     except WrongSecretError:
         write_frame(sink, {"failed": "secret"})

@@ -126,6 +126,9 @@ class _Lane:
         except asyncio.CancelledError:
             process.kill()
             raise
+        finally:
+            # It may hold an exception, and that this frame with the body.
+            del answer
 
     async def close(self) -> None:
         self._is_closed = True
