@@ -136,9 +136,7 @@ class Site:
         auth = JwtAuth((self.jwt_secret,))
         return auth.issue("ana", 3600.0, scope=scope)
 
-    async def ask(
-        self, server: Program, method: str, path: str, **request: Any
-    ) -> int:
+    async def ask(self, server: Program, method: str, path: str, **request: Any) -> int:
         """Send a request and keep all that is answered."""
         url = URL(server.origin + path, encoded=True)
         async with (
@@ -354,9 +352,7 @@ async def _webhooks_while_away(site: Site, server: Program) -> None:
 
 
 @pytest.mark.parametrize("kind", ["one", "another", "third"])
-def test_the_search_finds_a_secret_in_every_form(
-    canaries: Canaries, kind: str
-) -> None:
+def test_the_search_finds_a_secret_in_every_form(canaries: Canaries, kind: str) -> None:
     secret = canaries[kind]
     packed = [base64.b64encode(b"x" * n + secret.encode() + b"y") for n in range(3)]
     texts = [secret, quote(secret, safe=""), json.dumps({"a": secret})]

@@ -35,9 +35,7 @@ async def test_heavy_bodies_hold_up_neither_webhooks_nor_streams(
 
 
 @pytest.mark.parametrize("kills_server", [True, False])
-async def test_no_process_outlives_its_server(
-    fleet: Fleet, kills_server: bool
-) -> None:
+async def test_no_process_outlives_its_server(fleet: Fleet, kills_server: bool) -> None:
     (server,) = await fleet.start(1, webhook_open="1")
     posting = asyncio.create_task(
         asyncio.to_thread(post, server.port, history(30 * MIB))

@@ -20,6 +20,7 @@ _BODY = (
     "invalid_number",
     "invalid_text",
     "too_deep",
+    "too_many_values",
     "request_timeout",
     "too_large",
     "unsupported_media_type",
