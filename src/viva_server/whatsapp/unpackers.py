@@ -234,7 +234,7 @@ class _Process:
 
 def _spawn() -> subprocess.Popen[bytes]:
     package = str(Path(__file__).parents[1])
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - a program of our own
         [sys.executable, "-c", _PROGRAM, package, *sys.path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
