@@ -67,22 +67,22 @@ def bytes_in_each_form(secret: str) -> list[Any]:
 
 def bodies_of(canaries: Canaries) -> list[dict[str, Any]]:
     """Give every sample, with canaries, and what no sample shows."""
-    bodies = []
+    bodies: list[dict[str, Any]] = []
     for path in SAMPLES:
         body = json.loads(path.read_text("utf-8"))["body"]
         is_qr = "qrcode" in str(body.get("event", "")).lower()
         names = CREDENTIALS | (IN_QR_EVENTS if is_qr else set())
         bodies.append(poisoned(body, canaries, names))
-    password, token = canaries["destination userinfo"], canaries["destination query"]
-    destination = f"https://eva:{quote(password)}@host/hook?token={token}"
+    password, query = canaries["destination userinfo"], canaries["destination query"]
+    destination = f"https://eva:{quote(password)}@host/hook?token={query}"
     for form in bytes_in_each_form(canaries["media bytes"]):
         image = {"jpegThumbnail": form, "mediaKey": form, "fileEncSha256": "AAAA"}
         message = {"imageMessage": image, "base64": form}
         data = {"key": {"id": f"I{len(bodies)}"}, "message": message}
         bodies.append({"event": "messages.upsert", "instance": "loja", "data": data})
     for event in ("new.jwt", "creds.update"):
-        data = {"token": canaries["jwt event"], "any": canaries["jwt event"]}
-        bodies.append({"event": event, "instance": "loja", "data": data})
+        token = {"token": canaries["jwt event"], "any": canaries["jwt event"]}
+        bodies.append({"event": event, "instance": "loja", "data": token})
     return [{"destination": destination, **body} for body in bodies]
 
 
