@@ -72,7 +72,7 @@ async def test_a_cancelled_caller_ends_its_process_and_the_next_goes_on(
     unpackers: Unpackers,
 ) -> None:
     waiting = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
-    await until(lambda: processes())
+    await until(processes)
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
@@ -83,7 +83,7 @@ async def test_a_cancelled_caller_ends_its_process_and_the_next_goes_on(
 async def test_who_waits_too_long_for_a_turn_may_come_again() -> None:
     unpackers = Unpackers(wait_seconds=0.05)
     first = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
-    await until(lambda: processes())
+    await until(processes)
     with pytest.raises(OverloadedError):
         await unpackers.unpack(history(9 * MIB), POST)
     # A small one does not wait for the large.
