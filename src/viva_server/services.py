@@ -26,6 +26,7 @@ from viva_server.responders import (
 from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
+from viva_server.store.tasks import end_task
 from viva_server.whatsapp.catch_up import CatchUp
 from viva_server.whatsapp.client import EvolutionClient
 from viva_server.whatsapp.counters import WhatsAppCounters
@@ -33,6 +34,7 @@ from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.inbox import Inbox
 from viva_server.whatsapp.intake import is_pending
 from viva_server.whatsapp.rules import Rules
+from viva_server.whatsapp.unpackers import Unpackers
 from viva_server.whatsapp.worker import Worker
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Services:
         self.inbox = Inbox(
             self.database, rules=Rules.of(config), on_stored=self._tell_worker
         )
+        self.unpackers = Unpackers()
         self.worker: Worker | None = None
         self._catch_up: CatchUp | None = None
         self._catching_up: asyncio.Task[None] | None = None
@@ -88,7 +91,7 @@ class Services:
         async with contextlib.AsyncExitStack() as stack:
             if self.config.metrics:
                 stack.push_async_callback(
-                    _cancel, asyncio.create_task(self.loop_lag.run())
+                    end_task, asyncio.create_task(self.loop_lag.run())
                 )
             await self._open_database(stack)
             await self._see_to_schema()
@@ -128,7 +131,7 @@ class Services:
     async def _drain(self) -> None:
         await self.retention.stop()
         if self._catching_up is not None:
-            await _cancel(self._catching_up)
+            await end_task(self._catching_up)
         loop = asyncio.get_running_loop()
         seconds = self.config.drain_seconds + self.config.shutdown_seconds
         until = loop.time() + seconds
@@ -137,6 +140,7 @@ class Services:
         await self.runtime.drain()
         if self.worker is not None:
             await self.worker.close(max(until - loop.time(), _LEAST_SECONDS))
+        await self.unpackers.close()
         await self.inbox.close()
 
     def _start_worker(self, stack: contextlib.AsyncExitStack) -> None:
@@ -192,7 +196,7 @@ class Services:
             await self._embedded.start()
             stack.push_async_callback(self._embedded.stop)
             keeper = asyncio.create_task(_keep_running(self._embedded))
-            stack.push_async_callback(_cancel, keeper)
+            stack.push_async_callback(end_task, keeper)
         await self.database.open()
         stack.push_async_callback(self.database.close)
         await self.database.check_server()
@@ -249,12 +253,6 @@ async def _starts(embedded: EmbeddedPostgres) -> bool:
         logger.error("It does not start: %s", error)
         return False
     return True
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _system_prompt(file: Path | None) -> str:

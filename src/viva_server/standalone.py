@@ -25,6 +25,7 @@ from viva_server.app import (
 from viva_server.auth import JwtAuth
 from viva_server.config import Config
 from viva_server.errors import VivaError
+from viva_server.memory import give_back_large_blocks
 from viva_server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ async def serve(config: Config, announce: Callable[[str], None]) -> None:
     """
     refuse_without_c_parser()
     raise_file_limit()
+    give_back_large_blocks()
     app = standalone_app(config)
     # Streams have ended in on_shutdown; aiohttp waits this time twice for what is left.
     runner = LimitedRunner(app, shutdown_timeout=config.shutdown_seconds / 5)

@@ -17,6 +17,7 @@ from viva_server.api.problems import problem_response, to_problem, unexpected
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.config import Config
 from viva_server.whatsapp.inbox import Inbox, Statements
+from viva_server.whatsapp.unpackers import Unpackers
 
 Site = tuple[str, int]
 
@@ -84,6 +85,7 @@ async def webhook_server(
     """Run the door on a free port, as the lead's table of routes registers it."""
     inbox = Inbox(database, retry_seconds=0.05)
     app = web.Application(middlewares=[_problems])
+    unpackers = door.setdefault("unpackers", Unpackers())
     handlers = WebhookDoor(config, inbox, **door)
     app.router.add_post(BASE + ANY_TAIL, handlers.receive)
     app.router.add_get(BASE + ANY_TAIL, handlers.describe)
@@ -97,6 +99,7 @@ async def webhook_server(
             yield WebhookClient(session, address, handlers, inbox)
     finally:
         await runner.cleanup()
+        await unpackers.close()
         await inbox.close(within_seconds=0.5)
 
 

@@ -25,7 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes.model import FakeModel
-from tests.faults import dying, leaving, outage, vanishing, whatsapp_campaign
+from tests.faults import (
+    dying,
+    large_bodies,
+    leaving,
+    outage,
+    vanishing,
+    whatsapp_campaign,
+)
 from tests.faults.armed import POINTS
 from tests.faults.client import Stream
 from tests.faults.fleet import Fleet, fleet_of
@@ -213,6 +220,14 @@ async def half_open(world: World) -> Figures:
         return await vanishing.peers_vanish(fleet, model, peers=10, user_timeout=20.0)
 
 
+async def heavy_bodies(world: World) -> Figures:
+    """Webhooks of 64 MiB, one after the other and four at once."""
+    async with world.fleet() as (fleet, model):
+        return await large_bodies.others_go_on(
+            fleet, model, mebibytes=64, media_mebibytes=27
+        )
+
+
 def _on_whatsapp(
     scenario: Callable[[PostgresServer, Path], Awaitable[Figures]],
 ) -> Callable[[World], Awaitable[Figures]]:
@@ -243,6 +258,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
         one_key,
         stalled,
         half_open,
+        heavy_bodies,
         kill_random,
     )
 } | {name: _on_whatsapp(each) for name, each in whatsapp_campaign.SCENARIOS.items()}

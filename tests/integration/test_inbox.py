@@ -20,7 +20,7 @@ from viva_server.errors import (
 )
 from viva_server.store.db import Database
 from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.inbox import Inbox, KeptError
 
 _ROW_START = re.compile(r'\["[0-9a-f-]{36}",')
 _BODY = 13
@@ -222,7 +222,7 @@ async def test_an_event_that_evolution_waits_for_is_kept_until_it_is_stored(
 ) -> None:
     gate.errors = [StoreUnavailableError() for _ in range(5)]
     for name in ("messages.edited", "logout.instance", "remove.instance"):
-        with pytest.raises(StoreUnavailableError):
+        with pytest.raises(KeptError):
             await inbox.add(event(name))
     await stored(database_url, 3)
     assert inbox.waiting == 0
@@ -230,20 +230,48 @@ async def test_an_event_that_evolution_waits_for_is_kept_until_it_is_stored(
     assert rows(database_url, waited) == [(True,)] * 3
 
 
-async def test_only_so_many_events_are_kept(
+def edit(number: int | str) -> Delivery:
+    data = {"key": {"id": f"E{number}"}, "type": 14}
+    body = {"event": "messages.edited", "data": data}
+    return make_delivery("", "", {}, body, trusted=True)
+
+
+async def test_what_cannot_be_kept_goes_back_to_evolution_too(
     inbox: Inbox, gate: Gate, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate.is_down = True
-    for number in range(5):
-        data = {"key": {"id": f"E{number}"}}
-        body = {"event": "messages.edited", "data": {**data, "type": 14}}
-        with pytest.raises(StoreUnavailableError):
-            await inbox.add(make_delivery("", "", {}, body, trusted=True))
+    for number in range(3):
+        with pytest.raises(KeptError):
+            await inbox.add(edit(number))
+    for number in range(3, 5):
+        with pytest.raises(StoreUnavailableError) as refused:
+            await inbox.add(edit(number))
+        assert not isinstance(refused.value, KeptError)
     assert inbox.waiting == 3
-    assert "an event messages.edited is lost" in caplog.text
     gate.is_down = False
     await stored(database_url, 3)
     assert {name for name, _ in rows(database_url)} == {"E0", "E1", "E2"}
+    assert "lost" not in caplog.text
+    assert await inbox.add(edit(3))
+
+
+async def test_events_that_evolution_was_told_of_are_kept_beyond_the_limit(
+    inbox: Inbox, gate: Gate, database_url: str
+) -> None:
+    """They were queued when there was room, and answered 200 after half a second."""
+    gate.opened.clear()
+    adding = [asyncio.create_task(inbox.add(message(0)))]
+    await until(lambda: gate.batches)
+    adding += [asyncio.create_task(inbox.add(edit(number))) for number in range(8)]
+    await asyncio.sleep(0)
+    for task in adding:
+        task.cancel()
+    await asyncio.wait(adding)
+    gate.is_down = True
+    gate.opened.set()
+    await until(lambda: len(gate.batches) > 3)
+    gate.is_down = False
+    await stored(database_url, 8)
 
 
 async def test_a_full_inbox_takes_no_more(inbox: Inbox, gate: Gate) -> None:
@@ -267,7 +295,7 @@ async def test_a_full_inbox_keeps_what_evolution_waits_for(
     await until(lambda: gate.batches)
     waiting += [asyncio.create_task(inbox.add(message(n))) for n in range(1, 80)]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    with pytest.raises(StoreUnavailableError):
+    with pytest.raises(KeptError):
         await inbox.add(event("messages.edited"))
     gate.opened.set()
     await asyncio.wait(waiting)
@@ -298,6 +326,73 @@ async def test_a_stop_without_the_database_leaves_nobody_waiting(
     adding = [asyncio.create_task(inbox.add(message(n))) for n in range(5)]
     await until(lambda: gate.batches)
     await inbox.close(within_seconds=0.05)
+    done, pending = await asyncio.wait(adding, timeout=5)
+    assert not pending
+    assert all(isinstance(t.exception(), StoreUnavailableError) for t in done)
+
+
+async def test_a_closed_inbox_promises_nothing(inbox: Inbox) -> None:
+    await inbox.close()
+    with pytest.raises(StoreUnavailableError) as refused:
+        await inbox.add(event("messages.edited"))
+    assert not isinstance(refused.value, KeptError)
+    assert inbox.waiting == 0
+
+
+async def test_a_stop_stores_all_that_was_kept(
+    gate: Gate, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = Inbox(gate, retry_seconds=60, batch_rows=2)
+    gate.is_down = True
+    for number in range(7):
+        with pytest.raises(KeptError):
+            await inbox.add(edit(number))
+    gate.is_down = False
+    await inbox.close()
+    assert len(rows(database_url)) == 7
+    assert "lost" not in caplog.text
+
+
+async def test_a_stop_without_the_database_says_how_much_is_lost(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = Inbox(gate, retry_seconds=60)
+    gate.is_down = True
+    for number in range(3):
+        with pytest.raises(KeptError):
+            await inbox.add(edit(number))
+    await inbox.close()
+    assert caplog.text.count("messages.edited is lost") == 3
+    assert inbox.waiting == 0
+
+
+async def test_what_fails_while_it_stops_is_not_said_to_be_kept(gate: Gate) -> None:
+    inbox = Inbox(gate)
+    gate.opened.clear()
+    adding = asyncio.create_task(inbox.add(edit(1)))
+    await until(lambda: gate.batches)
+    closing = asyncio.create_task(inbox.close())
+    await asyncio.sleep(0)
+    gate.is_down = True
+    gate.opened.set()
+    await closing
+    with pytest.raises(StoreUnavailableError) as refused:
+        await adding
+    assert not isinstance(refused.value, KeptError)
+
+
+async def test_a_cancelled_stop_leaves_nobody_waiting_and_is_cancelled(
+    inbox: Inbox, gate: Gate, database_url: str
+) -> None:
+    gate.opened.clear()
+    adding = [asyncio.create_task(inbox.add(message(n))) for n in range(2)]
+    await until(lambda: gate.batches)
+    adding += [asyncio.create_task(inbox.add(message(n))) for n in range(2, 5)]
+    closing = asyncio.create_task(inbox.close(within_seconds=60))
+    await asyncio.sleep(0.01)
+    closing.cancel()
+    await asyncio.wait([closing], timeout=5)
+    assert closing.cancelled()
     done, pending = await asyncio.wait(adding, timeout=5)
     assert not pending
     assert all(isinstance(t.exception(), StoreUnavailableError) for t in done)

@@ -72,6 +72,8 @@ def refusal(body: bytes) -> WireError:
         (nested(200_000), "too_deep"),
         (b'{"a":' * 200_000, "too_deep"),
         (b"[" * 200_000, "too_deep"),
+        (b'{"a":[' + b"[]," * 10_000 + b"0]}", "too_many_values"),
+        (b'{"a":[' + b"{}," * 300_000 + b"0]}", "too_many_values"),
         (b'{"a":[' + b"]" * 200_000, "invalid_json"),
     ],
     ids=lambda value: repr(value)[:40],

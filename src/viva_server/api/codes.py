@@ -26,6 +26,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "invalid_number": Kind(400, "a number is out of range"),
     "invalid_text": Kind(400, "a text has U+0000 or half of a surrogate pair"),
     "too_deep": Kind(400, "the body nests too deep"),
+    "too_many_values": Kind(400, "the body has too many arrays and objects"),
     "content_encoding": Kind(400, "a webhook's body is compressed"),
     "unauthorized": Kind(401, "no valid Bearer token"),
     "wrong_secret": Kind(401, "a webhook's secret is missing or wrong"),

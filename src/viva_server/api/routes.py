@@ -34,7 +34,9 @@ def add_routes(
     person = as_person(identify)
     _add_chat(router, ChatHandlers(services, person, edge))
     _add_sessions(router, SessionHandlers(services, person))
-    door = WebhookDoor(config, services.inbox, services.whatsapp_counters)
+    door = WebhookDoor(
+        config, services.inbox, services.whatsapp_counters, services.unpackers
+    )
     router.add(
         "/webhook/evolution" + ANY_TAIL,
         post=door.receive,

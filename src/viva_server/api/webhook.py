@@ -21,12 +21,15 @@ from viva_server.api.answers import (
 from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
-from viva_server.errors import StoreError
+from viva_server.errors import OverloadedError, StoreError
 from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.inbox import Inbox
-from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
-from viva_server.whatsapp.secrets import Verdict, judge_body, judge_request
+from viva_server.whatsapp.delivery import Delivery
+from viva_server.whatsapp.inbox import Inbox, KeptError
+from viva_server.whatsapp.json_body import NotJsonObjectError, is_heavy
+from viva_server.whatsapp.secrets import Verdict, judge_request
+from viva_server.whatsapp.unpack_process import whereabouts
+from viva_server.whatsapp.unpackers import TooCostlyError, UnpackError, Unpackers
+from viva_server.whatsapp.unpacking import Post, WrongSecretError, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +39,6 @@ ANY_TAIL = "{tail:(?s:/.*)?}"
 MAX_BODY_BYTES = 64 * 2**20
 MAX_BYTES_IN_FLIGHT = 256 * 2**20
 
-# Above, decoding would hold the event loop for longer than a token may wait.
-_OFF_LOOP_BYTES = 256 * 2**10
 _STORED_BYTES_PER_SECOND = 4 * 2**20
 _MAX_DRAINED_BYTES = 256 * 2**20
 
@@ -50,7 +51,7 @@ _OUTCOMES: dict[int, WebhookOutcome] = {
 
 
 class _TooLargeError(Exception):
-    """The body is over the limit."""
+    """The body is over a limit; the text says which, for the log."""
 
 
 class WebhookDoor:
@@ -60,6 +61,7 @@ class WebhookDoor:
         config: whose webhook secrets are asked for.
         inbox: where deliveries are stored.
         counters: where answers are counted.
+        unpackers: who reads heavy bodies; the caller's, who closes them.
         max_body_bytes: above, a delivery is answered 200 and ignored.
         max_bytes_in_flight: of all bodies that are being read; above, 503.
         body_seconds: how long a body may take to arrive.
@@ -73,6 +75,7 @@ class WebhookDoor:
         config: Config,
         inbox: Inbox,
         counters: WhatsAppCounters | None = None,
+        unpackers: Unpackers | None = None,
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT,
@@ -82,6 +85,7 @@ class WebhookDoor:
     ) -> None:
         self._inbox = inbox
         self._counters = counters or WhatsAppCounters()
+        self._unpackers = unpackers or Unpackers()
         self._secrets = config.webhook_secret
         self._is_open = config.webhook_open
         self._hidden = (*config.webhook_secret, config.evolution_api_key or "")
@@ -115,7 +119,8 @@ class WebhookDoor:
             delivery = await self._accept(request)
             event = delivery.form["event"]
             return await self._store(delivery)
-        except _TooLargeError:
+        except _TooLargeError as error:
+            logger.warning("a webhook's body %s", error)
             self._counters.webhook(event, "ignored")
             return await self._ignore(request)
         except Problem as problem:
@@ -147,7 +152,7 @@ class WebhookDoor:
     async def _read(self, request: web.Request, flight: _Flight) -> bytes | bytearray:
         """Read the body; `client_max_size`, which answers 413, is the host's."""
         if (request.content_length or 0) > self._max_body_bytes:
-            raise _TooLargeError
+            raise self._too_large()
         if request.content.at_eof():
             # A middleware of the host may have read it already.
             return await request.read()
@@ -161,9 +166,12 @@ class WebhookDoor:
             raise _unavailable("The body came too slowly.", closes=True) from None
         return body
 
+    def _too_large(self) -> _TooLargeError:
+        return _TooLargeError(f"is over {self._max_body_bytes} bytes")
+
     def _take_off(self, flight: _Flight, size: int) -> None:
         if flight.size + size > self._max_body_bytes:
-            raise _TooLargeError
+            raise self._too_large()
         if self._bytes_in_flight + size > self._max_bytes_in_flight:
             raise _unavailable("Too many bodies arrive at once.", closes=True)
         flight.size += size
@@ -172,36 +180,36 @@ class WebhookDoor:
     async def _digest(
         self, request: web.Request, body: bytes | bytearray, verdict: Verdict
     ) -> Delivery:
+        post = self._post(request, verdict)
         try:
-            if len(body) <= _OFF_LOOP_BYTES:
-                return self._make_delivery(request, body, verdict)
-            return await asyncio.to_thread(self._make_delivery, request, body, verdict)
-        except Problem:
-            raise
-        except Exception:
-            # Evolution keeps it for 20 minutes more; a 500 would say the same.
-            logger.exception("a webhook's body cannot be read")
+            if not is_heavy(body):
+                return unpack(body, post)
+            return await self._unpackers.unpack(body, post)
+        except WrongSecretError:
+            raise _unauthorized() from None
+        except NotJsonObjectError as error:
+            raise Problem("invalid_json", f"{str(error).capitalize()}.") from None
+        except TooCostlyError as error:
+            # To send it again would only cost as much again.
+            raise _TooLargeError(f"cannot be read: {error}") from None
+        except OverloadedError:
+            raise _unavailable("Too many large bodies are read at once.") from None
+        except Exception as error:
+            # Evolution keeps it for 20 minutes more; a 500 would say the same. Not
+            # logged with its text, which may quote the body.
+            is_ours = isinstance(error, UnpackError)
+            why = str(error) if is_ours else whereabouts(error)
+            logger.error("a webhook's body cannot be read: %s", why)
             raise _unavailable("The event cannot be read now.") from None
 
-    def _make_delivery(
-        self, request: web.Request, raw: bytes | bytearray, verdict: Verdict
-    ) -> Delivery:
-        try:
-            body = decode_object(raw)
-        except NotJsonObjectError as error:
-            if verdict is Verdict.NONE:
-                raise _unauthorized() from None
-            detail = f"{str(error).capitalize()}."
-            raise Problem("invalid_json", detail) from None
-        if verdict is Verdict.NONE and not judge_body(self._secrets, body):
-            raise _unauthorized()
-        return make_delivery(
-            request.match_info.get("tail", ""),
-            request.rel_url.raw_query_string,
-            request.headers,
-            body,
+    def _post(self, request: web.Request, verdict: Verdict) -> Post:
+        return Post(
+            tail=request.match_info.get("tail", ""),
+            query=request.rel_url.raw_query_string,
+            headers=request.headers,
             trusted=bool(self._secrets) or self._is_open,
-            secrets=self._hidden,
+            asked=self._secrets if verdict is Verdict.NONE else (),
+            hidden=self._hidden,
         )
 
     async def _store(self, delivery: Delivery) -> web.Response:
@@ -213,10 +221,13 @@ class WebhookDoor:
             async with asyncio.timeout(seconds):
                 is_new = await self._inbox.add(delivery)
             outcome: WebhookOutcome = "stored" if is_new else "duplicate"
+        except KeptError:
+            # Evolution's queue stands still for this answer.
+            is_new, outcome = True, "kept"
         except (StoreError, TimeoutError) as error:
-            if not is_awaited:
+            if not (is_awaited and isinstance(error, TimeoutError)):
                 raise _unavailable("The event cannot be stored now.") from error
-            # Evolution's queue stands still for this answer; the inbox keeps the event.
+            # The inbox stores it, or keeps it, though nobody waits any more.
             is_new, outcome = True, "kept"
         self._counters.webhook(delivery.form["event"], outcome)
         answer = WebhookStored(event=delivery.form["event"], duplicate=not is_new)
@@ -224,7 +235,6 @@ class WebhookDoor:
 
     async def _ignore(self, request: web.Request) -> web.Response:
         """Let the rest pass by, then answer 200: every version stops at that."""
-        logger.warning("a webhook's body is over %d bytes", self._max_body_bytes)
         left = _MAX_DRAINED_BYTES
         try:
             async with asyncio.timeout(self._body_seconds):

@@ -53,6 +53,31 @@ class Tasks:
         await asyncio.gather(*late, return_exceptions=True)
 
 
+async def end_task(task: asyncio.Task[Any], within_seconds: float = 0.0) -> None:
+    """Wait for a task, cancel it when the time is over, and wait for its end.
+
+    A cancellation of the caller cancels the task at once, and is raised when it ended.
+
+    Raises:
+        Exception: what the task raised, but for its cancellation.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    try:
+        await asyncio.wait({task}, timeout=within_seconds)
+    except asyncio.CancelledError as error:
+        cancelled = error
+    task.cancel()
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    if not task.cancelled():
+        task.result()
+
+
 def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _logger.warning("a statement failed after its caller had left: %s", error)

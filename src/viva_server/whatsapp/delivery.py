@@ -20,7 +20,7 @@ from viva_server.whatsapp.redact import hide, redact
 from viva_server.whatsapp.shapes import Object
 
 # Those that tell versions and events apart; none of them carries a credential.
-_KEPT_HEADERS = (
+KEPT_HEADERS = (
     "Content-Type",
     "User-Agent",
     "X-Event-Type",
@@ -30,8 +30,11 @@ _KEPT_HEADERS = (
 )
 _MAX_HEADER = 255
 _MAX_TAIL = 1000
-# Above, a body (of a history sync, as a rule) leaves its normal form and a hash.
-MAX_STORED_BYTES = 8 * 2**20
+# Above, a body (of a history sync, as a rule) leaves its normal form and a hash: the
+# webhooks that share its commit wait for as long as PostgreSQL reads it.
+MAX_STORED_BYTES = 512 * 2**10
+_MAX_FORM_BYTES = 2**20
+_CUT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +92,8 @@ def make_delivery(
     moment = time.time() if now is None else now
     parsed = parse_webhook(tail, query, headers, body, moment)
     stored = redact(body, parsed["event"], secrets)
-    form = cast("NormalForm", _hidden(parsed, secrets))
-    kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in _KEPT_HEADERS}
+    form = _bounded(cast("NormalForm", _hidden(parsed, secrets)))
+    kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in KEPT_HEADERS}
     delivery = Delivery(
         id=new_id(),
         dedupe_key=dedupe_key(form, stored).hex(),
@@ -103,6 +106,18 @@ def make_delivery(
     )
     is_large = len(delivery.body_json) > MAX_STORED_BYTES
     return delivery.without_body() if is_large else delivery
+
+
+def _bounded(form: NormalForm) -> NormalForm:
+    """Cut the texts of a batch that is no person's: a thousand of 64 KiB each."""
+    items = form.get("items", ())
+    if sum(len(item.get("text", "")) for item in items) <= _MAX_FORM_BYTES:
+        return form
+    for item in items:
+        if "text" in item:
+            item["text"] = item["text"][:_CUT_CHARS]
+    form["texts"] = [item["text"] for item in items if "text" in item]
+    return form
 
 
 def _hidden(value: object, secrets: Sequence[str]) -> object:

@@ -18,6 +18,7 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
+from viva_server.store.tasks import end_task
 from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.intake import as_fields
 from viva_server.whatsapp.rules import Rules
@@ -25,6 +26,10 @@ from viva_server.whatsapp.rules import Rules
 logger = logging.getLogger(__name__)
 
 _TRANSIENT_ATTEMPTS = 3
+
+
+class KeptError(StoreUnavailableError):
+    """The event is not stored yet; it is kept in memory until it is."""
 
 
 class Statements(Protocol):
@@ -41,6 +46,12 @@ class _Entry:
     delivery: Delivery
     stored: asyncio.Future[bool]
     since: float = field(default_factory=time.monotonic)
+    is_kept: bool = False
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether Evolution, which waited for it, was told that it is taken care of."""
+        return self.delivery.is_awaited and self.stored.cancelled()
 
 
 class Inbox:
@@ -59,7 +70,7 @@ class Inbox:
         max_queued: int = 2000,
         max_queued_bytes: int = 256 * 2**20,
         batch_rows: int = 200,
-        batch_bytes: int = 4 * 2**20,
+        batch_bytes: int = 2**20,
         max_kept: int = 1000,
         max_kept_bytes: int = 32 * 2**20,
         retry_seconds: float = 1.0,
@@ -93,45 +104,64 @@ class Inbox:
         """Store a delivery and return whether it is new, after the commit.
 
         A caller that is cancelled or times out cancels its waiting only: the row is
-        stored all the same.
+        stored all the same, or, of an event that Evolution waits for, kept.
 
         Raises:
-            StoreUnavailableError: it is not stored as far as one knows; deliver it
-                again. An event that Evolution waits for is kept and stored later.
+            KeptError: an event that Evolution waits for is stored later.
+            StoreUnavailableError: it is not stored as far as one knows, nor kept;
+                deliver it again.
             StoreError: the database refuses it for good.
         """
         entry = _Entry(delivery, asyncio.get_running_loop().create_future())
-        if self._is_closed or not self._has_room(delivery):
-            if delivery.is_awaited and not self._is_closed:
-                self._keep(entry)
-            raise StoreUnavailableError("the inbox takes no more deliveries")
+        self._check_room(entry)
         self._queue.append(entry)
         self._queued_bytes += delivery.size
-        self._arrived.set()
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._run(), name="inbox flusher")
+        self._wake()
         return await entry.stored
 
     async def close(self, within_seconds: float = 2.0) -> None:
         """Take nothing more, store what is queued if the time is enough, then stop.
 
         Idempotent. A delivery that is still not stored raises StoreUnavailableError at
-        its caller.
+        its caller. A cancellation ends the time, and is raised when all that is done.
         """
         self._is_closed = True
         self._arrived.set()
         flusher, self._flusher = self._flusher, None
-        if flusher is not None:
-            await asyncio.wait({flusher}, timeout=within_seconds)
-            flusher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await flusher
+        try:
+            if flusher is not None:
+                await end_task(flusher, within_seconds)
+        finally:
+            self._give_up()
+
+    def _check_room(self, entry: _Entry) -> None:
+        """Raise StoreUnavailableError for a delivery that the queue does not take."""
+        if self._is_closed:
+            raise StoreUnavailableError("the server stops")
+        is_awaited = entry.delivery.is_awaited
+        if is_awaited and not self._may_keep(entry.delivery):
+            raise StoreUnavailableError("too many events wait for the database")
+        if not self._has_room(entry.delivery):
+            if is_awaited:
+                self._keep(entry)
+                self._wake()
+                raise KeptError
+            raise StoreUnavailableError("the inbox takes no more deliveries")
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._run(), name="inbox flusher")
+
+    def _give_up(self) -> None:
         for entry in self._queue:
             _fail(entry, StoreUnavailableError("the server stops"))
-        if self._kept:
-            logger.error("%d kept webhook events are lost", len(self._kept))
+        lost = [*self._kept, *(entry for entry in self._queue if entry.is_promised)]
+        if lost:
+            logger.error("%d kept webhook events are lost", len(lost))
         self._queue.clear()
         self._kept.clear()
+        self._queued_bytes = self._kept_bytes = 0
 
     def _has_room(self, delivery: Delivery) -> bool:
         return (
@@ -140,10 +170,12 @@ class Inbox:
         )
 
     async def _run(self) -> None:
-        while not self._is_closed or self._queue:
+        while not self._is_closed:
             await self._wait_for_work()
             await self._store_all(self._take())
-        await self._store_all(self._take())
+        # What cannot be stored now is not given back to the queues any more.
+        while batch := self._take():
+            await self._store_all(batch)
 
     async def _store_all(self, batch: list[_Entry]) -> None:
         """Store a batch; afterwards, or at a cancellation, nobody waits for it."""
@@ -163,10 +195,10 @@ class Inbox:
                     await self._arrived.wait()
 
     def _take(self) -> list[_Entry]:
-        """Take kept deliveries first, then queued ones, up to one batch."""
+        """Take what somebody waits for, then kept deliveries, up to one batch."""
         batch: list[_Entry] = []
         size = 0
-        for queue in (self._kept, self._queue):
+        for queue in (self._queue, self._kept):
             while queue and len(batch) < self._batch_rows:
                 size += queue[0].delivery.size
                 if batch and size > self._batch_bytes:
@@ -213,19 +245,24 @@ class Inbox:
     def _give_back(self, batch: list[_Entry], error: StoreError) -> None:
         """Send the deliveries back to Evolution, but for those that it waits for."""
         for entry in batch:
-            _fail(entry, StoreUnavailableError(str(error), outcome_unknown=True))
-            if entry.delivery.is_awaited:
+            if entry.delivery.is_awaited and not self._is_closed:
                 self._keep(entry)
+                _fail(entry, KeptError(str(error), outcome_unknown=True))
+            elif entry.is_kept or entry.is_promised:
+                event = entry.delivery.form["event"]
+                logger.error("a kept webhook event %s is lost", event)
+            else:
+                _fail(entry, StoreUnavailableError(str(error), outcome_unknown=True))
+
+    def _may_keep(self, delivery: Delivery) -> bool:
+        room = self._max_kept_bytes - self._kept_bytes
+        return len(self._kept) < self._max_kept and delivery.size <= room
 
     def _keep(self, entry: _Entry) -> None:
-        size = entry.delivery.size
-        room = self._max_kept_bytes - self._kept_bytes
-        if len(self._kept) >= self._max_kept or size > room:
-            event = entry.delivery.form["event"]
-            logger.error("an event %s is lost: too many wait for the database", event)
-            return
+        """Keep an event; beyond the limit only what was queued when there was room."""
+        entry.is_kept = True
         self._kept.append(entry)
-        self._kept_bytes += size
+        self._kept_bytes += entry.delivery.size
 
     async def _insert(self, batch: list[_Entry]) -> None:
         """Store the first of each key, count the others, tell all who wait."""
@@ -248,7 +285,7 @@ class Inbox:
     async def _fetch(self, entries: list[_Entry], counts: list[int]) -> Sequence[Any]:
         now, clock = time.monotonic(), time.time()
         rows = [
-            (*_row(entry, now, n), *as_fields(entry.delivery, self._rules, clock))
+            as_fields(entry.delivery, now - entry.since, n, self._rules, clock)
             for entry, n in zip(entries, counts, strict=True)
         ]
         deliveries = msgspec.json.encode(rows).decode()
@@ -264,35 +301,6 @@ class Inbox:
             deliveries=deliveries,
             debounce_seconds=self._rules.debounce_seconds,
         )
-
-
-def _row(entry: _Entry, now: float, count: int) -> tuple[Any, ...]:
-    """Give the first fields of a row in the order of the query add_webhooks.
-
-    As one JSON text: psycopg2 quotes each element of an array by itself, which takes
-    many times as long.
-    """
-    delivery = entry.delivery
-    form = delivery.form
-    return (
-        delivery.id,
-        delivery.dedupe_key,
-        form.get("instance", ""),
-        form["event"],
-        not form.get("unknown_event", False),
-        form["kind"],
-        form["answer"],
-        delivery.trusted,
-        form.get("chat"),
-        form.get("message_id"),
-        delivery.tail,
-        msgspec.Raw(delivery.headers_json.encode()),
-        msgspec.Raw(delivery.form_json.encode()),
-        msgspec.Raw(delivery.body_json.encode()),
-        # An age, not a time: the clock of the database is the only one that counts.
-        now - entry.since,
-        count,
-    )
 
 
 def _fail(entry: _Entry, error: StoreError) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from viva_server.whatsapp.json_body import MAX_DEPTH, TOO_DEEP, clean_text
@@ -60,6 +61,9 @@ _URL_NAMES = frozenset({"destination", "server_url", "serverurl", "webhookurl"})
 _QR_EVENTS = frozenset({"qrcode.updated", "qrcode"})
 _QR_NAMES = frozenset({"code", "qrcode", "base64"})
 _TOKEN_EVENTS = frozenset({"new.jwt", "creds.update"})
+# A name that is none of these says nothing of its value.
+_TELLING = _CREDENTIALS | _KEY_MATERIAL | _BASE64_NAMES | _URL_NAMES | _QR_NAMES
+_MAX_NAMES = 10_000
 _DATA_URI = re.compile(r"data:[\w/+.;=-]{0,100};base64,", re.IGNORECASE)
 
 
@@ -83,15 +87,38 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     return clean_text(text)
 
 
+class _Name(NamedTuple):
+    """What the name of a field says of its value."""
+
+    stored: str
+    lower: str
+    is_plain: bool
+
+
 class _Copier:
     def __init__(self, hidden: list[str]) -> None:
         self._hidden = hidden
+        # A history has the same few names a million times.
+        self._names: dict[str, _Name] = {}
 
     def copy(self, value: Object, depth: int, *, is_qr: bool) -> dict[str, object]:
-        return {
-            hide(name, self._hidden): self._field(name.lower(), item, depth, is_qr)
-            for name, item in value.items()
-        }
+        copied: dict[str, object] = {}
+        names = self._names
+        for name, item in value.items():
+            known = names.get(name) or self._learn(name)
+            if known.is_plain and type(item) is str:
+                copied[known.stored] = self._text(item)
+            else:
+                copied[known.stored] = self._field(known.lower, item, depth, is_qr)
+        return copied
+
+    def _learn(self, name: str) -> _Name:
+        lower = name.lower()
+        is_plain = lower not in _TELLING and not lower.endswith("token")
+        known = _Name(hide(name, self._hidden), lower, is_plain)
+        if len(self._names) < _MAX_NAMES:
+            self._names[name] = known
+        return known
 
     def _field(self, name: str, value: object, depth: int, is_qr: bool) -> object:
         if value is None or isinstance(value, bool):
@@ -112,7 +139,7 @@ class _Copier:
         return self._text(value)
 
     def _text(self, value: str) -> object:
-        if _DATA_URI.match(value):
+        if value[:5].lower() == "data:" and _DATA_URI.match(value):
             return _removed("bytes", _decoded(value))
         return hide(value, self._hidden)
 

@@ -15,6 +15,7 @@ from viva_server.whatsapp.json_body import (
     TOO_DEEP,
     NotJsonObjectError,
     decode_object,
+    is_heavy,
 )
 
 
@@ -99,3 +100,33 @@ def test_json_without_oddities_is_decoded_as_python_does(value: dict[str, Any]) 
 def test_no_bytes_raise_anything_else(raw: bytes) -> None:
     with contextlib.suppress(NotJsonObjectError):
         decode_object(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "heavy"),
+    [
+        (b'{"a":1}', False),
+        (b"[" * 4096, False),
+        (b"[" * 4097, True),
+        (b'"' + b"a" * 250_000 + b'"', False),
+        (b'"' + b"a" * 270_000 + b'"', True),
+        (b"1," * 19_000, False),
+        (b"1," * 21_000, True),
+    ],
+)
+def test_a_body_is_heavy_by_its_values_and_not_only_by_its_bytes(
+    raw: bytes, heavy: bool
+) -> None:
+    assert is_heavy(raw) == heavy
+
+
+@pytest.mark.parametrize("pair", [("[", "]"), ('{"a":', "}")])
+def test_what_is_nested_as_deep_as_is_kept_stays_as_it_is(
+    pair: tuple[str, str],
+) -> None:
+    wide = ",".join(["[]"] * 100)
+    for depth in (MAX_DEPTH - 3, MAX_DEPTH + 20):
+        text = pair[0] * depth + "1" + pair[1] * depth
+        raw = f'{{"wide":[{wide}],"deep":{text}}}'.encode()
+        is_same = decode_object(raw) == json.loads(raw)
+        assert is_same == (depth < MAX_DEPTH)

@@ -21,6 +21,7 @@ BODY_CODES: Final = (
     "invalid_number",
     "invalid_text",
     "too_deep",
+    "too_many_values",
     "request_timeout",
     "too_large",
     "unsupported_media_type",

@@ -1,0 +1,113 @@
+"""Heavy bodies in real processes: the same delivery, bounded, and gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.faults.heavy import bottomless, history, media, wide
+from tests.faults.large_bodies import MIB, children_of
+from tests.waiting import until
+from viva_server.errors import OverloadedError
+from viva_server.whatsapp.json_body import NotJsonObjectError
+from viva_server.whatsapp.unpackers import TooCostlyError, UnpackError, Unpackers
+from viva_server.whatsapp.unpacking import Post, WrongSecretError, unpack
+
+SECRET = "a-secret-of-the-hook"
+POST = Post(tail="/x", query="", headers={"User-Agent": "axios/1"}, trusted=True)
+ASKING = replace(POST, asked=(SECRET,))
+
+
+def processes() -> list[int]:
+    """Give the running processes of all unpackers of this test."""
+    running = []
+    for pid in children_of(os.getpid()):
+        with contextlib.suppress(OSError):
+            if b"unpack_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                running.append(pid)
+    return running
+
+
+@pytest.fixture
+async def unpackers() -> AsyncIterator[Unpackers]:
+    unpackers = Unpackers()
+    yield unpackers
+    await unpackers.close()
+
+
+async def test_a_delivery_is_the_same_as_without_a_process(
+    unpackers: Unpackers,
+) -> None:
+    for raw in (media(MIB), history(MIB), bottomless(2000), b'{"event":"call"}'):
+        there = await unpackers.unpack(raw, POST)
+        here = unpack(raw, POST)
+        assert replace(there, id=here.id) == here
+
+
+async def test_what_is_refused_is_refused_there_too(unpackers: Unpackers) -> None:
+    with pytest.raises(NotJsonObjectError):
+        await unpackers.unpack(b"[]", POST)
+    for raw in (b"{", b'{"apikey":"another"}'):
+        with pytest.raises(WrongSecretError):
+            await unpackers.unpack(raw, ASKING)
+    right = b'{"apikey":"a-secret-of-the-hook","event":"call"}'
+    assert (await unpackers.unpack(right, ASKING)).form["event"] == "call"
+
+
+async def test_what_needs_too_much_memory_is_too_costly(unpackers: Unpackers) -> None:
+    raw = wide(20 * MIB)
+    with pytest.raises(TooCostlyError):
+        await unpackers.unpack(raw, POST)
+    with pytest.raises(WrongSecretError):
+        await unpackers.unpack(raw, ASKING)
+
+
+async def test_a_cancelled_caller_ends_its_process_and_the_next_goes_on(
+    unpackers: Unpackers,
+) -> None:
+    waiting = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
+    await until(processes)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    await until(lambda: not processes())
+    await unpackers.unpack(history(9 * MIB), POST)
+
+
+async def test_who_waits_too_long_for_a_turn_may_come_again() -> None:
+    unpackers = Unpackers(wait_seconds=0.05)
+    first = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
+    await until(processes)
+    with pytest.raises(OverloadedError):
+        await unpackers.unpack(history(9 * MIB), POST)
+    # A small one does not wait for the large.
+    await unpackers.unpack(media(MIB), POST)
+    await unpackers.close()
+    with pytest.raises(UnpackError):
+        await first
+    with pytest.raises(OverloadedError):
+        await unpackers.unpack(b"{}", POST)
+    assert not processes()
+
+
+async def test_a_body_that_takes_too_long_ends_its_process() -> None:
+    unpackers = Unpackers(seconds=0.3)
+    with pytest.raises(UnpackError):
+        await unpackers.unpack(history(30 * MIB), POST)
+    await until(lambda: not processes())
+    await unpackers.close()
+
+
+async def test_an_idle_process_ends() -> None:
+    unpackers = Unpackers(idle_seconds=0.2)
+    await unpackers.unpack(b'{"event":"call"}', POST)
+    assert processes()
+    await until(lambda: not processes())
+    await unpackers.unpack(b'{"event":"call"}', POST)
+    await unpackers.close()
