@@ -148,7 +148,7 @@ def _load_lines(live: Live, scenario: Scenario) -> Iterator[str]:
         every_ms=scenario.every_ms,
         opens_per_second=scenario.opens_per_second,
         deadline_seconds=scenario.deadline_seconds,
-        together=1 if scenario.hold_seconds else scenario.streams,
+        together=1 if scenario.apart or scenario.hold_seconds else scenario.streams,
         hold_seconds=scenario.hold_seconds,
     )
     with on_cores(OTHER_CORES):

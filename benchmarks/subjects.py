@@ -54,7 +54,11 @@ def environment(port: int, model_port: int, database_url: str) -> Mapping[str, s
 SERVER = Subject(
     "viva",
     "viva_server",
-    (str(Path(sys.executable).with_name("viva-server")), "serve"),
+    # The peers write no access log either.
+    (
+        str(Path(sys.executable).with_name("viva-server")),
+        *("serve", "--log-level", "WARNING"),
+    ),
     "SELECT content FROM viva.messages WHERE role = 'assistant'",
 )
 LIMIT = Subject(

@@ -6,7 +6,7 @@ WITH given AS MATERIALIZED (
     SELECT
         d.fields,
         decode(d.fields ->> 1, 'hex') AS dedupe_key
-    FROM json_array_elements(CAST(:deliveries AS json)) AS d (fields)
+    FROM jsonb_array_elements(CAST(:deliveries AS jsonb)) AS d (fields)
 ),
 
 stored AS (
@@ -26,9 +26,9 @@ stored AS (
         g.fields ->> 8,
         g.fields ->> 9,
         g.fields ->> 10,
-        CAST(g.fields -> 11 AS jsonb),
-        CAST(g.fields -> 12 AS jsonb),
-        CAST(g.fields -> 13 AS jsonb),
+        g.fields -> 11,
+        g.fields -> 12,
+        g.fields -> 13,
         clock_timestamp()
         - CAST(g.fields ->> 14 AS double precision) * interval '1 second',
         CAST(g.fields ->> 15 AS integer),
@@ -60,7 +60,7 @@ said AS (
         COALESCE(l.jid, m.fields ->> 1) AS jid
     FROM given AS g
     INNER JOIN stored AS s ON s.dedupe_key = g.dedupe_key
-    CROSS JOIN json_array_elements(g.fields -> 17) AS m (fields)
+    CROSS JOIN jsonb_array_elements(g.fields -> 17) AS m (fields)
     -- As it was before this statement: only the first trusted delivery says something.
     LEFT JOIN viva.inbox AS known ON known.dedupe_key = g.dedupe_key
     LEFT JOIN viva.whatsapp_lids AS l
@@ -153,7 +153,7 @@ WITH furthest AS (
         r.fields ->> 1 AS message_id,
         r.fields ->> 2 AS receipt,
         CAST(r.fields ->> 3 AS smallint) AS receipt_rank
-    FROM json_array_elements(CAST(:receipts AS json)) AS r (fields)
+    FROM jsonb_array_elements(CAST(:receipts AS jsonb)) AS r (fields)
     ORDER BY r.fields ->> 0, r.fields ->> 1, CAST(r.fields ->> 3 AS smallint) DESC
 )
 

@@ -173,7 +173,7 @@ added AS (
         CAST(c.fields ->> 0 AS uuid),
         CAST(c.fields ->> 1 AS integer),
         c.fields ->> 2
-    FROM me, json_array_elements(CAST(:chunks AS json)) AS c (fields)
+    FROM me, jsonb_array_elements(CAST(:chunks AS jsonb)) AS c (fields)
     ON CONFLICT ON CONSTRAINT journal_pkey DO NOTHING
 )
 
@@ -197,7 +197,7 @@ closed AS (
         error_is_final = CAST(c.fields ->> 5 AS boolean)
     FROM
         me
-    CROSS JOIN json_array_elements(CAST(:replies AS json)) AS c (fields)
+    CROSS JOIN jsonb_array_elements(CAST(:replies AS jsonb)) AS c (fields)
     INNER JOIN viva.live_replies AS l
         ON l.message_id = CAST(c.fields ->> 0 AS uuid) AND l.owner = me.id
     WHERE m.id = l.message_id

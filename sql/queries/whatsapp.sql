@@ -205,7 +205,7 @@ given AS (
     SELECT
         c.fields,
         CAST(c.fields ->> 0 AS uuid) AS message_id
-    FROM json_array_elements(CAST(:replies AS json)) AS c (fields)
+    FROM jsonb_array_elements(CAST(:replies AS jsonb)) AS c (fields)
 ),
 
 closed AS (
@@ -258,7 +258,7 @@ put AS (
         p.fields ->> 1
     FROM answered AS a
     INNER JOIN given AS g ON g.message_id = a.reply_id
-    CROSS JOIN json_array_elements(g.fields -> 6)
+    CROSS JOIN jsonb_array_elements(g.fields -> 6)
     WITH ORDINALITY AS p (fields, part)
     ORDER BY a.id, p.part
 )

@@ -33,7 +33,14 @@ async def test_a_reader_that_does_not_read_is_cut_and_costs_only_itself(
     fleet: Fleet, model: FakeModel
 ) -> None:
     armed = ("mutant:short_times",)
-    await leaving.readers_stall(fleet, model, stalled=4, deadline=3.0, armed=armed)
+    await leaving.readers_stall(fleet, model, stalled=20, deadline=3.0, armed=armed)
+
+
+async def test_a_reader_that_is_slow_gets_all_of_a_long_reply(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    figures = await leaving.reader_is_slow(fleet, model, armed=("mutant:short_times",))
+    assert figures["read_in_s"] > 3.0, "not longer than the write deadline"
 
 
 async def test_a_message_to_another_process_supersedes_only_what_nobody_reads(

@@ -16,7 +16,6 @@ from viva_server.chat.text import Ending, Reader, ReaderCutError, ReaderGoneErro
 
 _WANTED_ENDS = frozenset({"stopped", "superseded", "shutdown", "disconnected"})
 """Ends that somebody wanted: without text they are told by `done`, not as an error."""
-_LARGEST_AT_ONCE_BYTES = 16_384
 
 
 class ClientConnection:
@@ -88,8 +87,6 @@ def _writer_at_once(writer: StreamWriter, reader: Reader) -> Callable[[str, int]
         if transport is None or transport.get_write_buffer_size():
             return False  # whoever writes now may have to wait
         data = sse.content_event(message_id, cursor, text)
-        if len(data) > _LARGEST_AT_ONCE_BYTES:
-            return False
         try:
             _run_at_once(writer.write(data, drain=False))
         except ConnectionError:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from viva_server.errors import VivaError
 from viva_server.words import FinishReason, Status
+
+PIECE_CHARS = 4096
+"""How much text a reader is given at once.
+
+A client sees an event when all of it has come. One that reads slowly, and is cut by the
+write deadline before the end of an event, would ask for the same text for ever.
+"""
 
 
 class ReaderGoneError(VivaError):
@@ -85,17 +92,18 @@ class ReplyText:
         if text:
             self._add(text)
 
-    def text_after(self, offset: int) -> str:
-        """Give the committed text behind `offset` characters."""
+    def text_after(self, offset: int, limit: int | None = None) -> str:
+        """Give the committed text behind `offset` characters, at most `limit` of it."""
         if offset >= self.length:
             return ""
-        if offset + len(self._chunks[-1]) == self.length:
+        end = self.length if limit is None else min(self.length, offset + limit)
+        if offset + len(self._chunks[-1]) == end == self.length:
             return self._chunks[-1]
-        index = bisect_right(self._ends, offset)
-        skipped = offset - (self._ends[index] - len(self._chunks[index]))
-        if index == len(self._chunks) - 1:
-            return self._chunks[index][skipped:]
-        return "".join(self._chunks[index:])[skipped:]
+        first = bisect_right(self._ends, offset)
+        last = bisect_left(self._ends, end, first)
+        before = self._ends[first] - len(self._chunks[first])
+        text = "".join(self._chunks[first : last + 1])
+        return text[offset - before : end - before]
 
     def committed(self, text: str) -> None:
         """Take text that has been committed, and give it to the readers."""
@@ -163,7 +171,7 @@ class Reader:
         self._waiter: asyncio.Future[None] | None = None
 
     async def next(self) -> str | None:
-        """Wait for text behind the cursor and move it there.
+        """Wait for text behind the cursor, give a piece and move the cursor behind it.
 
         Gives "" after a long silence (send a keep-alive) and None when the reply has
         ended and all of its text was given. A cancellation changes nothing.
@@ -177,8 +185,8 @@ class Reader:
             if self.is_gone:
                 raise ReaderGoneError
             if self.cursor < reply.length:
-                text = reply.text_after(self.cursor)
-                self.cursor = reply.length
+                text = reply.text_after(self.cursor, PIECE_CHARS)
+                self.cursor += len(text)
                 return text
             if reply.is_cut or self.is_cut:
                 raise ReaderCutError
@@ -203,7 +211,9 @@ class Reader:
     def _has_given(self) -> bool:
         """Offer the text behind the cursor; whether `next` has nothing to do then."""
         reply = self.reply
-        if self.offer is None or self.cursor >= reply.length or self.is_gone:
+        if self.offer is None or self.is_gone:
+            return False
+        if not 0 < reply.length - self.cursor <= PIECE_CHARS:
             return False
         if not self.offer(reply.text_after(self.cursor), reply.length):
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from viva_server.whatsapp.json_body import clean_text
@@ -22,20 +22,22 @@ from viva_server.whatsapp.shapes import (
 
 MEDIA = frozenset({"image", "video", "audio", "document", "sticker"})
 
-_WRAPPERS = (
-    "ephemeralMessage",
-    "viewOnceMessage",
-    "viewOnceMessageV2",
-    "viewOnceMessageV2Extension",
-    "documentWithCaptionMessage",
-    "editedMessage",
-    "deviceSentMessage",
-    "associatedChildMessage",
-    "groupMentionedMessage",
-    "groupStatusMessage",
-    "groupStatusMessageV2",
-    "lottieStickerMessage",
-    "botInvokeMessage",
+_WRAPPERS = dict.fromkeys(
+    (
+        "ephemeralMessage",
+        "viewOnceMessage",
+        "viewOnceMessageV2",
+        "viewOnceMessageV2Extension",
+        "documentWithCaptionMessage",
+        "editedMessage",
+        "deviceSentMessage",
+        "associatedChildMessage",
+        "groupMentionedMessage",
+        "groupStatusMessage",
+        "groupStatusMessageV2",
+        "lottieStickerMessage",
+        "botInvokeMessage",
+    )
 )
 _MAX_WRAPPERS = 5
 MAX_TEXT = 65_536  # WhatsApp's own limit
@@ -54,7 +56,7 @@ def unwrap(message: Object) -> Unwrapped:
     """Take the wrappers off; Evolution itself unwraps documents only."""
     wrappers = set()
     for _ in range(_MAX_WRAPPERS):
-        name = next((n for n in _WRAPPERS if isinstance(message.get(n), dict)), None)
+        name = _first_object(_WRAPPERS, message)
         if name is None:
             break
         wrappers.add(name)
@@ -64,6 +66,14 @@ def unwrap(message: Object) -> Unwrapped:
     return Unwrapped(message, frozenset(wrappers))
 
 
+def _first_object(names: Mapping[str, object], message: Object) -> str | None:
+    """Return the first of the names under which an object stands."""
+    there = names.keys() & message.keys()
+    if not there:  # so it is with a plain text
+        return None
+    return next((n for n in names if n in there and isinstance(message[n], dict)), None)
+
+
 def put_content(form: NormalForm, message: Object, *, nested: bool = False) -> None:
     """Put kind, text and all that the content tells; `empty` when nothing is read.
 
@@ -71,14 +81,11 @@ def put_content(form: NormalForm, message: Object, *, nested: bool = False) -> N
     """
     content, wrappers = unwrap(message)
     value: Object = {}
-    for name, (kind, read) in _READERS.items():
-        if isinstance(found := content.get(name), dict) and not (
-            nested and name == "protocolMessage"
-        ):
-            value = found
-            form["kind"] = kind
-            read(form, value)
-            break
+    name = _first_object(_NESTED_READERS if nested else _READERS, content)
+    if name is not None:
+        value = as_object(content[name])
+        form["kind"], read = _READERS[name]
+        read(form, value)
     else:
         put_text(form, content.get("conversation"))
         form["kind"] = "text" if "text" in form else _kind_without_content(content)
@@ -135,7 +142,8 @@ def _put_extras(form: NormalForm, around: tuple[Object, ...], content: Object) -
 def contexts(message: Object) -> list[Object]:
     """Return the contextInfo objects of a message, the content's own first."""
     content = unwrap(message).message
-    inner = (as_object(content.get(name)) for name in _READERS if name in content)
+    there = _READERS.keys() & content.keys()
+    inner = [as_object(content[name]) for name in _READERS if name in there]
     candidates = [*inner, content, message]
     found = (as_object(source.get("contextInfo")) for source in candidates)
     return [context for context in found if context]
@@ -274,3 +282,4 @@ _READERS: dict[str, tuple[str, _Reader]] = {
     "pollCreationMessageV5": ("poll", _read_poll),
     "pollUpdateMessage": ("poll_vote", _read_vote),
 }
+_NESTED_READERS = {n: r for n, r in _READERS.items() if n != "protocolMessage"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from viva_server.whatsapp.json_body import clean_text
 from viva_server.whatsapp.normal_form import NormalForm
@@ -26,9 +27,12 @@ def clean_jid(value: object) -> str | None:
 
     2.4 cuts from the colon on, so a device jid may come without its domain.
     """
-    if not isinstance(value, str):
-        return None
-    user, at, domain = clean_text(value.strip()[:255]).partition("@")
+    return _clean_jid(value.strip()[:255]) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=1024)
+def _clean_jid(value: str) -> str | None:
+    user, at, domain = clean_text(value).partition("@")
     if not at:
         return _bare_jid(user)
     if domain in {"s.whatsapp.net", "lid", "c.us"}:

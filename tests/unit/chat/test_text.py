@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viva_server.chat.text import (
+    PIECE_CHARS,
     Reader,
     ReaderCutError,
     ReaderGoneError,
@@ -46,9 +47,14 @@ ENDING = ending_of(
 chunks = st.lists(st.text(alphabet="aã😀\n", min_size=1, max_size=5), max_size=8)
 
 
-@given(st.text(alphabet="xy", max_size=3), chunks, st.integers(0, 50))
+@given(
+    st.text(alphabet="xy", max_size=3),
+    chunks,
+    st.integers(0, 50),
+    st.integers(1, 50),
+)
 def test_text_after_an_offset_is_plain_slicing(
-    first: str, more: list[str], offset: int
+    first: str, more: list[str], offset: int, limit: int
 ) -> None:
     reply = ReplyText("m", first)
     for chunk in more:
@@ -56,6 +62,7 @@ def test_text_after_an_offset_is_plain_slicing(
     whole = first + "".join(more)
     assert reply.length == len(whole)
     assert reply.text_after(offset) == whole[offset:]
+    assert reply.text_after(offset, limit) == whole[offset : offset + limit]
 
 
 def test_an_ending_counts_characters_and_hashes_utf_8() -> None:
@@ -94,6 +101,21 @@ async def test_a_reader_of_an_ended_reply_gets_the_rest_at_once() -> None:
     reply.ending = ENDING
     reader = reader_of(reply, 1)
     assert [await reader.next(), await reader.next()] == ["bc", None]
+
+
+async def test_a_long_text_is_given_in_pieces() -> None:
+    whole = "ã" * (2 * PIECE_CHARS + 1)
+    reply = ReplyText("m")
+    reader, slot = reader_of(reply), Slot()
+    reader.offer = slot
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    reply.committed(whole)
+    reply.closed(ENDING)
+    pieces = [await waiting, await reader.next()]
+    assert (pieces, reader.cursor) == ([whole[:PIECE_CHARS]] * 2, 2 * PIECE_CHARS)
+    assert [await reader.next(), await reader.next()] == ["ã", None]
+    assert slot.taken == []
 
 
 async def test_a_cut_comes_after_the_text_that_is_committed() -> None:
