@@ -128,7 +128,9 @@ async def _watched(
     """Let probes and a chat stream run beside."""
     memory = Memory(server)
     watching = asyncio.create_task(memory.watch())
-    asking = [asyncio.create_task(asyncio.to_thread(p.run, server.port)) for p in probes]
+    asking = [
+        asyncio.create_task(asyncio.to_thread(p.run, server.port)) for p in probes
+    ]
     stream = await first_text(await ask(server, "ana", "conte"))
     reading = asyncio.create_task(_read(stream))
     try:
@@ -177,7 +179,7 @@ async def others_go_on(
         bodies.clear()
         after = await _settled(server, before + returns_to * MIB)
     assert not health.errors, health.errors[:3]
-    #L assert not light.errors, light.errors[:3]
+    # L assert not light.errors, light.errors[:3]
     largest = run_sql(fleet.dsn, "SELECT max(length(body::text)) FROM viva.inbox")
     return {
         **figures,
