@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import msgspec
 
@@ -16,8 +15,9 @@ from viva_server.whatsapp.events import parse_webhook
 from viva_server.whatsapp.finding import plain_tail
 from viva_server.whatsapp.keys import dedupe_key
 from viva_server.whatsapp.normal_form import NormalForm
-from viva_server.whatsapp.redact import hide, redact
+from viva_server.whatsapp.redact import redact
 from viva_server.whatsapp.shapes import Object
+from viva_server.whatsapp.storable import hide, storable
 
 # Those that tell versions and events apart; none of them carries a credential.
 KEPT_HEADERS = (
@@ -75,7 +75,7 @@ def make_delivery(
     body: Object,
     *,
     trusted: bool,
-    secrets: Sequence[str] = (),
+    secrets: tuple[str, ...] = (),
     now: float | None = None,
 ) -> Delivery:
     """Read a body and make it storable; no I/O, but as long as the body is large.
@@ -91,8 +91,8 @@ def make_delivery(
     """
     moment = time.time() if now is None else now
     parsed = parse_webhook(tail, query, headers, body, moment)
-    stored = redact(body, parsed["event"], secrets)
-    form = _bounded(cast("NormalForm", _hidden(parsed, secrets)))
+    stored, body_json = storable(redact(body, parsed["event"]), secrets)
+    form, form_json = storable(_bounded(parsed), secrets)
     kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in KEPT_HEADERS}
     delivery = Delivery(
         id=new_id(),
@@ -100,9 +100,9 @@ def make_delivery(
         form=form,
         tail=hide(plain_tail(tail)[:_MAX_TAIL], secrets),
         trusted=trusted,
-        headers_json=_json(_hidden({n: v for n, v in kept.items() if v}, secrets)),
-        form_json=_json(form),
-        body_json=_json(stored),
+        headers_json=storable({n: v for n, v in kept.items() if v}, secrets)[1],
+        form_json=form_json,
+        body_json=body_json,
     )
     is_large = len(delivery.body_json) > MAX_STORED_BYTES
     return delivery.without_body() if is_large else delivery
@@ -118,16 +118,6 @@ def _bounded(form: NormalForm) -> NormalForm:
             item["text"] = item["text"][:_CUT_CHARS]
     form["texts"] = [item["text"] for item in items if "text" in item]
     return form
-
-
-def _hidden(value: object, secrets: Sequence[str]) -> object:
-    if isinstance(value, str):
-        return hide(value, secrets)
-    if isinstance(value, list):
-        return [_hidden(item, secrets) for item in value]
-    if isinstance(value, dict):
-        return {name: _hidden(item, secrets) for name, item in value.items()}
-    return value
 
 
 def _json(value: object) -> str:

@@ -10,17 +10,15 @@ import binascii
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from viva_server.whatsapp.json_body import MAX_DEPTH, TOO_DEEP, clean_text
+from viva_server.whatsapp.json_body import MAX_DEPTH, TOO_DEEP
 from viva_server.whatsapp.shapes import Object
 
 REMOVED = "(removed)"
 
-# A shorter secret would take ordinary words out of people's texts.
-_MIN_HIDDEN_CHARS = 8
 _MAX_INTEGER = 10**300
 
 _CREDENTIALS = frozenset(
@@ -63,98 +61,82 @@ _QR_NAMES = frozenset({"code", "qrcode", "base64"})
 _TOKEN_EVENTS = frozenset({"new.jwt", "creds.update"})
 # A name that is none of these says nothing of its value.
 _TELLING = _CREDENTIALS | _KEY_MATERIAL | _BASE64_NAMES | _URL_NAMES | _QR_NAMES
-_MAX_NAMES = 10_000
 _DATA_URI = re.compile(r"data:[\w/+.;=-]{0,100};base64,", re.IGNORECASE)
 
 
-def redact(body: Object, event: str, secrets: Iterable[str] = ()) -> dict[str, object]:
-    """Return a storable copy of a body; `event` is the name that was found for it.
-
-    `secrets` are taken out of every text in which they stand, whatever its name.
-    """
-    hidden = [secret for secret in secrets if len(secret) >= _MIN_HIDDEN_CHARS]
+def redact(body: Object, event: str) -> dict[str, object]:
+    """Return a copy without them; `event` is the name that was found for the body."""
     if event in _TOKEN_EVENTS and body.get("data") is not None:
         body = {**body, "data": REMOVED}
     is_qr = event.lower().replace("_", ".") in _QR_EVENTS
-    return _Copier(hidden).copy(body, 0, is_qr=is_qr)
-
-
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """Take secrets out of a text and make it storable."""
-    for secret in secrets:
-        if len(secret) >= _MIN_HIDDEN_CHARS:
-            text = text.replace(secret, REMOVED)
-    return clean_text(text)
+    return _copy(body, 0, is_qr=is_qr)
 
 
 class _Name(NamedTuple):
     """What the name of a field says of its value."""
 
-    stored: str
     lower: str
     is_plain: bool
 
 
-class _Copier:
-    def __init__(self, hidden: list[str]) -> None:
-        self._hidden = hidden
-        # A history has the same few names a million times.
-        self._names: dict[str, _Name] = {}
+def _name(name: str) -> _Name:
+    lower = name.lower()
+    return _Name(lower, lower not in _TELLING and not lower.endswith("token"))
 
-    def copy(self, value: Object, depth: int, *, is_qr: bool) -> dict[str, object]:
-        copied: dict[str, object] = {}
-        names = self._names
-        for name, item in value.items():
-            known = names.get(name) or self._learn(name)
-            if known.is_plain and type(item) is str:
-                copied[known.stored] = self._text(item)
-            else:
-                copied[known.stored] = self._field(known.lower, item, depth, is_qr)
-        return copied
 
-    def _learn(self, name: str) -> _Name:
-        lower = name.lower()
-        is_plain = lower not in _TELLING and not lower.endswith("token")
-        known = _Name(hide(name, self._hidden), lower, is_plain)
-        if len(self._names) < _MAX_NAMES:
-            self._names[name] = known
-        return known
+# All bodies have the same few names; a name may be as long as a body.
+_known_name = lru_cache(maxsize=4096)(_name)
+_MAX_KNOWN_CHARS = 64
 
-    def _field(self, name: str, value: object, depth: int, is_qr: bool) -> object:
-        if value is None or isinstance(value, bool):
-            return value
-        if name in _CREDENTIALS or name.endswith("token"):
-            return REMOVED
-        if name in _KEY_MATERIAL:
-            return {"removed": "key"}
-        is_qr = is_qr or name == "qrcode"
-        if not isinstance(value, str):
-            return self._value(value, depth + 1, is_qr)
-        if is_qr and name in _QR_NAMES:
-            return _removed("qr code", value.encode("utf-8", "replace"))
-        if name in _URL_NAMES:
-            value = _without_credentials(value)
-        elif name in _BASE64_NAMES:
-            return _removed("bytes", _decoded(value))
-        return self._text(value)
 
-    def _text(self, value: str) -> object:
-        if value[:5].lower() == "data:" and _DATA_URI.match(value):
-            return _removed("bytes", _decoded(value))
-        return hide(value, self._hidden)
+def _copy(value: Object, depth: int, *, is_qr: bool) -> dict[str, object]:
+    copied: dict[str, object] = {}
+    for name, item in value.items():
+        said = _known_name(name) if len(name) <= _MAX_KNOWN_CHARS else _name(name)
+        if said.is_plain and type(item) is str:
+            copied[name] = _text(item)
+        else:
+            copied[name] = _field(said.lower, item, depth, is_qr)
+    return copied
 
-    def _value(self, value: object, depth: int, is_qr: bool) -> object:
-        if isinstance(value, str):
-            return self._text(value)
-        if not isinstance(value, (dict, list)):
-            return _storable_number(value)
-        if depth >= MAX_DEPTH:
-            return TOO_DEEP
-        if isinstance(value, list):
-            return [self._value(item, depth + 1, is_qr) for item in value]
-        if (raw := _bytes_of(value)) is not None:
-            return _removed("bytes", raw)
-        return self.copy(value, depth, is_qr=is_qr)
+
+def _field(name: str, value: object, depth: int, is_qr: bool) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if name in _CREDENTIALS or name.endswith("token"):
+        return REMOVED
+    if name in _KEY_MATERIAL:
+        return {"removed": "key"}
+    is_qr = is_qr or name == "qrcode"
+    if not isinstance(value, str):
+        return _value(value, depth + 1, is_qr)
+    if is_qr and name in _QR_NAMES:
+        return _removed("qr code", value.encode("utf-8", "replace"))
+    if name in _URL_NAMES:
+        value = _without_credentials(value)
+    elif name in _BASE64_NAMES:
+        return _removed("bytes", _decoded(value))
+    return _text(value)
+
+
+def _value(value: object, depth: int, is_qr: bool) -> object:
+    if isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, (dict, list)):
+        return _storable_number(value)
+    if depth >= MAX_DEPTH:
+        return TOO_DEEP
+    if isinstance(value, list):
+        return [_value(item, depth + 1, is_qr) for item in value]
+    if (raw := _bytes_of(value)) is not None:
+        return _removed("bytes", raw)
+    return _copy(value, depth, is_qr=is_qr)
+
+
+def _text(value: str) -> object:
+    if value[:5].lower() == "data:" and _DATA_URI.match(value):
+        return _removed("bytes", _decoded(value))
+    return value
 
 
 def _storable_number(value: object) -> object:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
 from viva_server.whatsapp.delivery import make_delivery
-from viva_server.whatsapp.redact import REMOVED, hide, redact
+from viva_server.whatsapp.redact import redact
 
 CANARY = "canary-5f2c9e"
 BYTES = bytes(range(256)) * 2
@@ -53,16 +53,6 @@ def test_a_credential_is_taken_out(event: str, body: dict[str, Any]) -> None:
     assert CANARY not in json.dumps(redact(body, event))
 
 
-def test_a_configured_secret_is_taken_out_wherever_it_stands() -> None:
-    body = {"a": f"x{CANARY}y", CANARY: [{"b": CANARY}]}
-    assert CANARY not in json.dumps(redact(body, "call", [CANARY]))
-    assert hide(f"a {CANARY}", [CANARY]) == f"a {REMOVED}"
-
-
-def test_a_short_secret_takes_no_words_out_of_texts() -> None:
-    assert redact({"a": "abacate"}, "call", ["aba"]) == {"a": "abacate"}
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -96,13 +86,11 @@ def test_what_is_no_secret_and_no_bytes_stays(value: dict[str, Any]) -> None:
     assert redact(value, "messages.upsert") == value
 
 
-def test_what_a_jsonb_column_cannot_hold_is_replaced() -> None:
+def test_numbers_and_depths_that_a_jsonb_column_cannot_hold_are_replaced() -> None:
     deep: Any = "x"
     for _ in range(300):
         deep = [deep]
-    odd = {"a\x00": "\ud800", "b": float("inf"), "c": 10**400, "d": deep}
-    stored = redact(odd, "call")
-    assert stored["a\ufffd"] == "\ufffd"
+    stored = redact({"b": float("inf"), "c": 10**400, "d": deep}, "call")
     assert stored["b"] is None
     assert stored["c"] is None
     assert "(nested too deep)" in json.dumps(stored["d"])
