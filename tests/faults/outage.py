@@ -205,11 +205,12 @@ async def told_to_stop_while_away(
     return {"readers": readers, "exit_s": round(took, 2), "exit_code": code}
 
 
-_END = "SELECT pg_terminate_backend(pid) FROM"
-_HEARTBEAT_OF = """ pg_locks, viva.processes WHERE locktype = 'advisory' AND id = '{}'
+_END = "SELECT pg_terminate_backend(backend.pid) FROM"
+_HEARTBEAT_OF = """ pg_locks AS backend, viva.processes
+    WHERE locktype = 'advisory' AND id = '{}'
     AND lock_key = (CAST(classid AS bigint) << 32) | CAST(objid AS bigint)"""
-_ALL_OTHERS = """ pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+_ALL_OTHERS = """ pg_stat_activity AS backend
+    WHERE datname = current_database() AND backend.pid <> pg_backend_pid()"""
 
 
 async def loses_connections(fleet: Fleet, model: FakeModel, *, times: int) -> Figures:
