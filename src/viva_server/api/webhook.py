@@ -156,6 +156,10 @@ class WebhookDoor:
         if request.content.at_eof():
             # A middleware of the host may have read it already.
             return await request.read()
+        if request.content.is_eof():  # all of it came with the head
+            whole = request.content.read_nowait()
+            self._take_off(flight, len(whole))
+            return whole
         body = bytearray()
         try:
             async with asyncio.timeout(self._body_seconds):
