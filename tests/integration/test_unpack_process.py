@@ -77,7 +77,7 @@ def test_the_program_ends_with_its_server_and_at_no_other_sign() -> None:
 def test_the_program_has_limits_of_memory_and_time() -> None:
     with program() as child:
         sink, source = pipes(child)
-        while cpu_seconds(child.pid) < 1.5:
+        while cpu_seconds(child.pid) < 2.5:
             write_frame(sink, POST, history(2 * MIB))
             read_frame(source)
         soft = {

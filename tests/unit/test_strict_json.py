@@ -105,7 +105,7 @@ def test_the_deepest_nesting_that_is_taken_is_the_limit() -> None:
 
 
 def test_as_many_arrays_and_objects_as_the_limit_are_taken_and_no_more() -> None:
-    within = [[]] * (MAX_CONTAINERS - 2)
+    within: list[object] = [[]] * (MAX_CONTAINERS - 2)
 
     assert parse_json(json.dumps({"a": within}).encode()) == {"a": within}
     over = json.dumps({"a": [*within, {}]}).encode()
