@@ -311,9 +311,9 @@ async def test_the_queue_has_a_limit_in_bytes_that_is_free_again_once_stored(
     inbox = Inbox(gate, max_queued_bytes=2 * message(10).size)
     for number in (10, 20):
         gate.opened.clear()
-        commits = len(gate.batches)
+        gate.batches.clear()
         adding = [asyncio.create_task(inbox.add(message(number)))]
-        await until(lambda so_far=commits: len(gate.batches) > so_far)
+        await until(lambda: gate.batches)
         adding += [asyncio.create_task(inbox.add(message(number + n))) for n in (1, 2)]
         await asyncio.sleep(0)
         with pytest.raises(StoreUnavailableError):
