@@ -136,7 +136,8 @@ async def test_a_close_ends_a_process_that_works_and_one_that_does_not() -> None
     await until(lambda: len(processes()) == 2)
     for pid in {*processes()} - {*small}:
         os.kill(pid, signal.SIGSTOP)
-    await unpackers.close()
+    async with asyncio.timeout(30):
+        await unpackers.close()
     assert not processes()
     with pytest.raises(UnpackError):
         await unpacking

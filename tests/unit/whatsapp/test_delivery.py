@@ -36,3 +36,17 @@ def test_a_large_body_leaves_a_hash_and_long_headers_and_tails_are_cut() -> None
     assert '"removed":"body"' in delivery.body_json
     assert len(delivery.headers_json) < 2000
     assert len(delivery.tail) <= 1000
+
+
+def test_a_secret_is_taken_out_of_all_parts_of_a_delivery() -> None:
+    secret = "a-secret-of-the-hook"
+    delivery = make_delivery(
+        f"/call/{secret}",
+        "",
+        {"User-Agent": secret},
+        {"event": "call", "instance": secret},
+        trusted=True,
+        secrets=(secret,),
+    )
+    parts = (delivery.form_json, delivery.body_json, delivery.headers_json)
+    assert secret not in "".join((*parts, delivery.tail, repr(delivery.form)))
