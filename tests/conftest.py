@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
 
 from tests.postgres import PostgresServer, copy_cluster, data_folder
 from viva_server.store.db import Database
@@ -26,6 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "durable: own_postgres keeps its data through a crash of the machine (fsync)",
     ):
         config.addinivalue_line("markers", marker)
+    # How long an example takes says how busy the machine is.
+    settings.register_profile(
+        "viva", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("viva")
 
 
 def pytest_asyncio_loop_factories(

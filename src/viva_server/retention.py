@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
 from viva_server.config import Config
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
 from viva_server.store.retention import DAY_SECONDS, Purge, was_purged
+from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,7 @@ class Retention:
         """End; what is removed by then stays removed. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await end_task(task)
 
     async def purge_if_due(self) -> bool:
         """Purge unless that was done within a day, or another process is at it.

@@ -17,11 +17,13 @@ from tests.acceptance.webhook_server import (
     rows,
     webhook_server,
 )
+from tests.faults.heavy import wide
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.config import Config
 from viva_server.errors import StoreUnavailableError
 from viva_server.store.db import Database
+from viva_server.whatsapp.unpackers import Unpackers
 
 MIB = 2**20
 
@@ -97,6 +99,65 @@ async def test_too_many_bytes_at_once_are_503_and_all_right_again_after(
         third = await door.post("", {"event": "call", "a": "y" * (700 * 1024)})
         assert third[0] == 200
         assert door.bytes_in_flight == 0
+
+
+async def post_at_once(door: WebhookClient, body: bytes) -> bytes:
+    """Send head and body in one piece, and return the first line of the answer."""
+    reader, writer = await asyncio.open_connection(door.host, door.port)
+    head = f"POST {BASE} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return line
+
+
+async def test_a_body_that_comes_with_its_head_counts_like_any_other(
+    database: Database,
+) -> None:
+    settings = {"max_bytes_in_flight": 200}
+    async with webhook_server(database, Config(), **settings) as door:
+        body = b'{"event":"call","data":"%s"}'
+        assert b" 503 " in await post_at_once(door, body % (b"x" * 300))
+        assert b" 200 " in await post_at_once(door, body % (b"x" * 100))
+        assert b" 200 " in await post_at_once(door, body % (b"y" * 100))
+        assert door.bytes_in_flight == 0
+
+
+async def test_a_body_that_costs_too_much_memory_is_ignored_like_one_too_large(
+    door: WebhookClient, database_url: str
+) -> None:
+    """Evolution would send it ten times again, at the same cost."""
+    status, answer, _ = await door.post("", data=wide(14 * MIB))
+    assert (status, answer["processed"], answer["ignored"]) == (200, False, "too large")
+    assert rows(database_url) == []
+    assert door.bytes_in_flight == 0
+
+
+async def test_a_heavy_body_that_finds_no_turn_is_503(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    unpackers = Unpackers()
+    await unpackers.close()
+    async with webhook_server(database, Config(), unpackers=unpackers) as door:
+        status, _, headers = await door.post("", data=history(1_500))
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert door.bytes_in_flight == 0
+    assert "cannot be read" not in caplog.text, "nothing is wrong"
+
+
+async def test_who_does_not_send_the_rest_of_a_body_too_large_is_left(
+    database: Database,
+) -> None:
+    async with webhook_server(database, Config(), body_seconds=0.1) as door:
+        reader, writer = await asyncio.open_connection(door.host, door.port)
+        head = f"POST {BASE} HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n\r\n"
+        writer.write(head.encode() + b"{")
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in answer
+        assert b"Connection: close" in answer
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_a_body_that_comes_too_slowly_is_503(database: Database) -> None:

@@ -255,6 +255,24 @@ async def test_what_cannot_be_kept_goes_back_to_evolution_too(
     assert await inbox.add(edit(3))
 
 
+async def test_what_is_kept_has_a_limit_in_bytes_that_is_free_again_once_stored(
+    gate: Gate, database_url: str
+) -> None:
+    inbox = Inbox(gate, retry_seconds=0.02, max_kept_bytes=2 * edit(10).size)
+    for number in (10, 20):
+        gate.is_down = True
+        for each in range(2):
+            with pytest.raises(KeptError):
+                await inbox.add(edit(number + each))
+        with pytest.raises(StoreUnavailableError) as refused:
+            await inbox.add(edit(number + 2))
+        assert not isinstance(refused.value, KeptError)
+        gate.is_down = False
+        await until(lambda: not inbox.waiting)
+        await stored(database_url, number // 5)
+    await inbox.close()
+
+
 async def test_events_that_evolution_was_told_of_are_kept_beyond_the_limit(
     inbox: Inbox, gate: Gate, database_url: str
 ) -> None:
@@ -285,6 +303,24 @@ async def test_a_full_inbox_takes_no_more(inbox: Inbox, gate: Gate) -> None:
     gate.opened.set()
     await asyncio.wait(waiting)
     assert sum(task.exception() is None for task in waiting) == 80 - len(done)
+
+
+async def test_the_queue_has_a_limit_in_bytes_that_is_free_again_once_stored(
+    gate: Gate,
+) -> None:
+    inbox = Inbox(gate, max_queued_bytes=2 * message(10).size)
+    for number in (10, 20):
+        gate.opened.clear()
+        gate.batches.clear()
+        adding = [asyncio.create_task(inbox.add(message(number)))]
+        await until(lambda: gate.batches)
+        adding += [asyncio.create_task(inbox.add(message(number + n))) for n in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailableError):
+            await inbox.add(message(number + 3))
+        gate.opened.set()
+        assert await asyncio.gather(*adding) == [True] * 3
+    await inbox.close()
 
 
 async def test_a_full_inbox_keeps_what_evolution_waits_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.faults.heavy import bottomless, history, media, wide
 from tests.faults.large_bodies import MIB, children_of
 from tests.waiting import until
 from viva_server.errors import OverloadedError
+from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.json_body import NotJsonObjectError
 from viva_server.whatsapp.unpackers import TooCostlyError, UnpackError, Unpackers
 from viva_server.whatsapp.unpacking import Post, WrongSecretError, unpack
@@ -68,11 +70,20 @@ async def test_what_needs_too_much_memory_is_too_costly(unpackers: Unpackers) ->
         await unpackers.unpack(raw, ASKING)
 
 
+async def halted(
+    unpackers: Unpackers, raw: bytes, post: Post = POST
+) -> asyncio.Task[Delivery]:
+    """Begin with a body, in a process that does not go on by itself."""
+    unpacking = asyncio.create_task(unpackers.unpack(raw, post))
+    await until(processes)
+    os.kill(processes()[0], signal.SIGSTOP)
+    return unpacking
+
+
 async def test_a_cancelled_caller_ends_its_process_and_the_next_goes_on(
     unpackers: Unpackers,
 ) -> None:
-    waiting = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
-    await until(processes)
+    waiting = await halted(unpackers, history(20 * MIB))
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
@@ -96,11 +107,55 @@ async def test_who_waits_too_long_for_a_turn_may_come_again() -> None:
     assert not processes()
 
 
+async def test_a_body_that_uses_up_its_time_is_too_costly(
+    unpackers: Unpackers,
+) -> None:
+    # As the system does at its limit of time.
+    for post, error in ((POST, TooCostlyError), (ASKING, WrongSecretError)):
+        unpacking = await halted(unpackers, history(MIB), post)
+        os.kill(processes()[0], signal.SIGXCPU)
+        os.kill(processes()[0], signal.SIGCONT)
+        with pytest.raises(error):
+            await unpacking
+
+
 async def test_a_body_that_takes_too_long_ends_its_process() -> None:
     unpackers = Unpackers(seconds=0.3)
+    unpacking = await halted(unpackers, history(30 * MIB))
     with pytest.raises(UnpackError):
-        await unpackers.unpack(history(30 * MIB), POST)
+        await unpacking
     await until(lambda: not processes())
+    await unpackers.close()
+
+
+async def test_a_close_ends_a_process_that_works_and_one_that_does_not() -> None:
+    unpackers = Unpackers()
+    await unpackers.unpack(b"{}", POST)
+    small = processes()
+    unpacking = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
+    await until(lambda: len(processes()) == 2)
+    for pid in {*processes()} - {*small}:
+        os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(30):
+        await unpackers.close()
+    assert not processes()
+    with pytest.raises(UnpackError):
+        await unpacking
+
+
+async def test_the_process_of_a_large_body_ends_with_it(unpackers: Unpackers) -> None:
+    await unpackers.unpack(media(9 * MIB), POST)
+    assert not processes()
+
+
+async def test_a_process_that_works_is_not_idle() -> None:
+    unpackers = Unpackers(idle_seconds=0.3)
+    await unpackers.unpack(b"{}", POST)
+    unpacking = await halted(unpackers, history(MIB))
+    (pid,) = processes()
+    await asyncio.sleep(0.6)
+    os.kill(pid, signal.SIGCONT)
+    assert (await unpacking).form["event"] == "messages.set"
     await unpackers.close()
 
 

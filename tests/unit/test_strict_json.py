@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.api.strict_json import MAX_DEPTH, parse_json
+from viva_server.api.strict_json import MAX_CONTAINERS, MAX_DEPTH, parse_json
 from viva_server.api.wire import WireError
 
 
@@ -102,6 +102,14 @@ def test_a_good_body_is_read_exactly(body: bytes, value: dict[str, Any]) -> None
 
 def test_the_deepest_nesting_that_is_taken_is_the_limit() -> None:
     assert parse_json(nested(MAX_DEPTH))
+
+
+def test_as_many_arrays_and_objects_as_the_limit_are_taken_and_no_more() -> None:
+    within: list[object] = [[]] * (MAX_CONTAINERS - 2)
+
+    assert parse_json(json.dumps({"a": within}).encode()) == {"a": within}
+    over = json.dumps({"a": [*within, {}]}).encode()
+    assert refusal(over).code == "too_many_values"
 
 
 def test_brackets_in_texts_and_side_by_side_are_no_depth() -> None:

@@ -56,6 +56,17 @@ async def test_a_cancelled_caller_stays_cancelled_and_the_task_has_ended(
     assert work.has_ended
 
 
+async def test_a_caller_that_is_cancelled_while_the_task_ends_stays_cancelled() -> None:
+    work = await begun()
+    ending = asyncio.create_task(end_task(work.task))
+    while not work.task.cancelling():
+        await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.wait([ending])
+    assert ending.cancelled()
+    assert work.has_ended
+
+
 async def test_each_of_two_cancellations_leaves_the_task_ended() -> None:
     work = await begun()
     ending = asyncio.create_task(end_task(work.task, 60))

@@ -35,7 +35,7 @@ def add_routes(
     _add_chat(router, ChatHandlers(services, person, edge))
     _add_sessions(router, SessionHandlers(services, person))
     door = WebhookDoor(
-        config, services.inbox, services.whatsapp_counters, services.unpackers
+        config, services.inbox, services.unpackers, services.whatsapp_counters
     )
     router.add(
         "/webhook/evolution" + ANY_TAIL,

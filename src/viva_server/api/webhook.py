@@ -60,8 +60,8 @@ class WebhookDoor:
     Args:
         config: whose webhook secrets are asked for.
         inbox: where deliveries are stored.
-        counters: where answers are counted.
         unpackers: who reads heavy bodies; the caller's, who closes them.
+        counters: where answers are counted.
         max_body_bytes: above, a delivery is answered 200 and ignored.
         max_bytes_in_flight: of all bodies that are being read; above, 503.
         body_seconds: how long a body may take to arrive.
@@ -74,8 +74,8 @@ class WebhookDoor:
         self,
         config: Config,
         inbox: Inbox,
+        unpackers: Unpackers,
         counters: WhatsAppCounters | None = None,
-        unpackers: Unpackers | None = None,
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT,
@@ -85,7 +85,7 @@ class WebhookDoor:
     ) -> None:
         self._inbox = inbox
         self._counters = counters or WhatsAppCounters()
-        self._unpackers = unpackers or Unpackers()
+        self._unpackers = unpackers
         self._secrets = config.webhook_secret
         self._is_open = config.webhook_open
         self._hidden = (*config.webhook_secret, config.evolution_api_key or "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from viva_server.store.replies import (
     remove_far_readers,
     renew_far_readers,
 )
+from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ class FarReplies:
 
     async def stop(self) -> None:
         """End the following; readers are cut and resume elsewhere."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        for reply in self._replies.values():
-            reply.cut()
+        try:
+            if self._task is not None:
+                await end_task(self._task)
+        finally:
+            for reply in self._replies.values():
+                reply.cut()
 
     def open(self, stored: StoredReply) -> ReplyText:
         """Give the reply as read here; a stored one that has ended has its ending."""

@@ -24,6 +24,7 @@ from viva_server.store.replies import (
     append_chunks,
     close_replies,
 )
+from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +79,16 @@ class Journal:
         self._task = asyncio.create_task(self._run(), name="viva journal")
 
     async def stop(self) -> None:
-        """End the task; text that is not committed by now is not committed any more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._connection is not None:
-            await self._connection.close()
+        """End the task; text that is not committed by now is not committed any more.
+
+        A cancellation closes the connection all the same, and is raised then.
+        """
+        try:
+            if self._task is not None:
+                await end_task(self._task)
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
 
     @property
     def stuck_seconds(self) -> float:

@@ -18,6 +18,7 @@ from viva_server.store.processes import (
     remove_process,
     take_lock,
 )
+from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +83,21 @@ class Ownership:
         self._task = asyncio.create_task(self._run(), name="viva heartbeat")
 
     async def stop(self) -> None:
-        """Leave in order, if the database can be reached."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._connection is not None:
-            with contextlib.suppress(StoreError):
-                await remove_process(self._connection, self.id)
-            await self._connection.close()
+        """Leave in order, if the database can be reached.
+
+        A cancellation ends the heartbeat all the same, and is raised behind that.
+        """
+        try:
+            if self._task is not None:
+                await end_task(self._task)
+        finally:
+            if self._connection is not None:
+                await self._leave(self._connection)
+
+    async def _leave(self, connection: Connection) -> None:
+        with contextlib.suppress(StoreError):
+            await remove_process(connection, self.id)
+        await connection.close()
 
     def fenced(self, owner: str) -> None:
         """Take note that the owner `owner` has been declared dead."""

@@ -10,6 +10,7 @@ from viva_server.chat.ownership import Ownership
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
 from viva_server.store.processes import bury, find_silent, sweep
+from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,7 @@ class Recovery:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_task(self._task)
 
     async def _run(self) -> None:
         while True:

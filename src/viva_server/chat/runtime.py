@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from time import monotonic
@@ -115,13 +116,17 @@ class Runtime:
         self._hurries = True
 
     async def stop(self) -> None:
-        """End all tasks and leave the list of processes. Call `drain` before."""
+        """End all tasks and leave the list of processes. Call `drain` before.
+
+        A cancellation cuts short what waits, and is raised when all of that is done.
+        """
         if self._stray_task is not None:
             self._stray_task.cancel()
-        await self.recovery.stop()
-        await self.presence.stop()
-        await self.journal.stop()
-        await self.ownership.stop()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.ownership.stop)
+            stack.push_async_callback(self.journal.stop)
+            stack.push_async_callback(self.presence.stop)
+            stack.push_async_callback(self.recovery.stop)
 
     def _forget(self, reply: LiveReply) -> None:
         if reply.ending is not None:

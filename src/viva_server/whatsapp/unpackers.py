@@ -26,7 +26,8 @@ from viva_server.whatsapp.unpacking import Post, WrongSecretError
 
 _LARGE_BYTES = 8 * 2**20
 
-# The package without its __init__, which would import the whole server.
+# The package without its __init__, which would import the whole server: nearly ten
+# times the time, and 40 MiB more.
 _PROGRAM = """\
 import sys, types
 package = types.ModuleType("viva_server")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
 from viva_server.whatsapp.delivery import make_delivery
-from viva_server.whatsapp.redact import redact
+from viva_server.whatsapp.redact import REMOVED, _known_name, redact
 
 CANARY = "canary-5f2c9e"
 BYTES = bytes(range(256)) * 2
@@ -84,6 +84,17 @@ def test_bytes_leave_their_size_and_hash(value: dict[str, Any]) -> None:
 )
 def test_what_is_no_secret_and_no_bytes_stays(value: dict[str, Any]) -> None:
     assert redact(value, "messages.upsert") == value
+
+
+def test_names_that_begin_alike_or_are_long_are_judged_each_by_itself() -> None:
+    long = "x" * 100_000
+    body = {"api": "a", "apikeys": "b", "Apikey": CANARY, "apikey": CANARY}
+    body |= {long: "c", long + "Token": CANARY}
+    known = _known_name.cache_info().currsize
+    assert redact(dict.fromkeys((long, long + "Token"), None), "call")
+    assert _known_name.cache_info().currsize == known, "it holds no body"
+    values = list(redact(body, "call").values())
+    assert values == ["a", "b", REMOVED, REMOVED, "c", REMOVED]
 
 
 def test_numbers_and_depths_that_a_jsonb_column_cannot_hold_are_replaced() -> None:
