@@ -12,13 +12,12 @@ import pytest
 
 from tests.chat_host import Host, chat_host, eventually
 from tests.dictation import Dictation, saying
-from tests.operators import BASE, operator, overview, search
+from tests.operators import BASE, add_dead, operator, overview, search
 from tests.people import add_turns, count, receive, rows, webhook, written
 from viva_server import __version__
 from viva_server.ids import new_id
 from viva_server.store.db import Database
 
-PAGE = 25
 ROUTES = [
     ("GET", "/overview"),
     ("GET", "/dead"),
@@ -189,34 +188,6 @@ async def test_a_person_is_found_by_the_phone_where_the_chat_is_a_lid(
         for phone in ("5511988887777", "103899771998284@lid"):
             found = (await search(operator(host), phone)).json["messages"]
             assert [m["message_id"] for m in found] == ["M1"]
-
-
-def add_dead(url: str, number: int) -> None:
-    """Add so many deliveries that could not be applied, all of one moment."""
-    rows(
-        url,
-        "INSERT INTO viva.inbox (id, dedupe_key, instance, event, is_known, kind,"
-        " answer, trusted, tail, headers, form, body, problem)"
-        " SELECT gen_random_uuid(), sha256(CAST(CAST(n AS text) AS bytea)), 'loja',"
-        " 'messages.update', true, 'status', false, true, '', '{}', '{}', '{}', 'odd'"
-        f" FROM generate_series(1, {number}) AS n",
-    )
-
-
-async def test_the_dead_come_in_pages_each_once(database_url: str) -> None:
-    add_dead(database_url, 2 * PAGE + 7)
-    async with chat_host(database_url, saying("oi")) as host:
-        seen: list[str] = []
-        query: dict[str, str] = {}
-        for size in (PAGE, PAGE, 7):
-            page = (await operator(host).get(f"{BASE}/dead", params=query)).json
-            assert len(page["items"]) == size
-            seen += [item["id"] for item in page["items"]]
-            query = {"before": page["next"]}
-        assert page["next"] is None
-        assert len(set(seen)) == 2 * PAGE + 7
-        work = (await overview(operator(host)))["work"]
-        assert work["dead_news"] == 2 * PAGE + 7
 
 
 async def test_each_kind_of_the_dead_is_named_with_a_message_and_done_again(

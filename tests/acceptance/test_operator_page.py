@@ -59,7 +59,7 @@ async def test_nothing_comes_from_another_host_and_no_phone_is_in_an_address(
     operator: OperatorPage,
 ) -> None:
     await operator.open()
-    await operator.find("(11) 98888-7777")
+    await operator.find(PHONE)
     await expect(operator.messages).to_have_count(1)
     await operator.find(TRACED)
     await expect(operator.steps.first).to_be_visible()
