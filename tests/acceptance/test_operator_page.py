@@ -255,6 +255,8 @@ async def test_what_may_have_arrived_is_sent_again_only_after_a_question(
 ) -> None:
     unknown = "SELECT count(*) FROM viva.outbox WHERE state = 'unknown'"
     await operator.open()
+    # All at once is for the three others.
+    await expect(operator.page.locator("#replay-all")).to_have_text("Refazer 3")
     row = operator.dead.filter(has_text="talvez enviado")
     await row.get_by_role("button", name="Refazer").click()
     dialog = operator.page.get_by_role("dialog")
