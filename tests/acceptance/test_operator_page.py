@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 
@@ -213,8 +214,19 @@ async def test_it_looks_again_by_itself_but_not_while_it_is_paused(
     await expect(process).to_be_hidden()
 
 
-async def test_nobody_is_asked_while_the_page_is_hidden(operator: OperatorPage) -> None:
+@pytest.mark.parametrize("moment", ["between two looks", "within one"])
+async def test_nobody_is_asked_while_the_page_is_hidden(
+    operator: OperatorPage, moment: str
+) -> None:
+    async def answer_late(route: Route) -> None:
+        await asyncio.sleep(0.5)
+        await route.continue_()
+
     await operator.open()
+    if moment == "within one":
+        await operator.page.route(OVERVIEW, answer_late)
+        async with operator.page.expect_request(OVERVIEW):
+            pass
     hide = (
         "Object.defineProperty(document, 'hidden', {{ get: () => {}, "
         "configurable: true }}); document.dispatchEvent(new Event('visibilitychange'))"
