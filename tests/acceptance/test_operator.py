@@ -179,6 +179,7 @@ async def test_a_person_is_found_by_the_phone_where_the_chat_is_a_lid(
     database_url: str, database: Database
 ) -> None:
     await receive(database, [written("oi", chat="103899771998284@lid")])
+    await receive(database, [written("oi", number=2)])
     rows(
         database_url,
         "INSERT INTO viva.whatsapp_lids (instance, lid, jid) VALUES"
@@ -187,7 +188,16 @@ async def test_a_person_is_found_by_the_phone_where_the_chat_is_a_lid(
     async with chat_host(database_url, saying("oi")) as host:
         for phone in ("5511988887777", "103899771998284@lid"):
             found = (await search(operator(host), phone)).json["messages"]
-            assert [m["message_id"] for m in found] == ["M1"]
+            assert {m["message_id"] for m in found} == {"M1", "M2"}
+
+
+async def test_a_phone_that_is_searched_for_is_in_no_log(
+    shared: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    assert (await search(operator(shared), "5511988887777")).status == 200
+    assert "messages/search" in caplog.text
+    assert "88887777" not in caplog.text
 
 
 async def test_each_kind_of_the_dead_is_named_with_a_message_and_done_again(
