@@ -175,6 +175,22 @@ async def test_messages_are_told_with_their_state_and_without_content(
         assert (other.status, other.json["messages"]) == (200, [])
 
 
+async def test_a_message_is_as_far_as_the_worst_part_of_its_answer(
+    database_url: str, database: Database
+) -> None:
+    await receive(database, [written("oi", number=1)])
+    add_turns(database_url, "resposta")
+    rows(
+        database_url,
+        "INSERT INTO viva.outbox (id, turn_id, instance, jid, text, state, error)"
+        " SELECT gen_random_uuid(), turn_id, instance, jid, '', 'dead', 'refused'"
+        " FROM viva.outbox",
+    )
+    async with chat_host(database_url, saying("oi"), worker=False) as host:
+        [message] = (await overview(operator(host)))["messages"]
+        assert (message["state"], message["reason"]) == ("dead", "refused")
+
+
 async def test_a_person_is_found_by_the_phone_where_the_chat_is_a_lid(
     database_url: str, database: Database
 ) -> None:
