@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 
@@ -59,7 +60,7 @@ async def test_nothing_comes_from_another_host_and_no_phone_is_in_an_address(
     operator: OperatorPage,
 ) -> None:
     await operator.open()
-    await operator.find("(11) 98888-7777")
+    await operator.find(PHONE)
     await expect(operator.messages).to_have_count(1)
     await operator.find(TRACED)
     await expect(operator.steps.first).to_be_visible()
@@ -213,8 +214,19 @@ async def test_it_looks_again_by_itself_but_not_while_it_is_paused(
     await expect(process).to_be_hidden()
 
 
-async def test_nobody_is_asked_while_the_page_is_hidden(operator: OperatorPage) -> None:
+@pytest.mark.parametrize("moment", ["between two looks", "within one"])
+async def test_nobody_is_asked_while_the_page_is_hidden(
+    operator: OperatorPage, moment: str
+) -> None:
+    async def answer_late(route: Route) -> None:
+        await asyncio.sleep(0.5)
+        await route.continue_()
+
     await operator.open()
+    if moment == "within one":
+        await operator.page.route(OVERVIEW, answer_late)
+        async with operator.page.expect_request(OVERVIEW):
+            pass
     hide = (
         "Object.defineProperty(document, 'hidden', {{ get: () => {}, "
         "configurable: true }}); document.dispatchEvent(new Event('visibilitychange'))"
@@ -255,6 +267,8 @@ async def test_what_may_have_arrived_is_sent_again_only_after_a_question(
 ) -> None:
     unknown = "SELECT count(*) FROM viva.outbox WHERE state = 'unknown'"
     await operator.open()
+    # All at once is for the three others.
+    await expect(operator.page.locator("#replay-all")).to_have_text("Refazer 3")
     row = operator.dead.filter(has_text="talvez enviado")
     await row.get_by_role("button", name="Refazer").click()
     dialog = operator.page.get_by_role("dialog")

@@ -6,8 +6,10 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.acceptance.whatsapp_site import whatsapp_site
+from tests.browser import server
 from tests.fakes.model import FakeModel
 from tests.operator_page import OperatorPage, operator_page
+from tests.operators import add_dead
 from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -69,3 +71,22 @@ async def test_all_that_is_surely_dead_is_done_again_at_once(
             await site.answered(3)
             await expect(operator.dead).to_have_count(0)
             await expect(operator.page.get_by_text("Nada aqui")).to_be_visible()
+
+
+async def test_more_of_the_dead_are_shown_on_demand_and_stay(
+    browser: Browser, database_url: str, model: FakeModel
+) -> None:
+    add_dead(database_url, 30)
+    async with (
+        server(database_url, model) as running,
+        operator_page(browser, running.origin) as operator,
+    ):
+        await operator.open()
+        await expect(operator.dead).to_have_count(25)
+        more = operator.page.get_by_role("button", name="Mostrar mais")
+        await more.click()
+        await expect(more).to_be_hidden()
+        for _ in range(2):
+            async with operator.page.expect_response("**/operator/overview"):
+                pass
+        await expect(operator.dead).to_have_count(30)

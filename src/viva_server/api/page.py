@@ -24,7 +24,7 @@ INDEX: Final[dict[PageName, str]] = {
 
 _OPERATORS = "operator/"
 _SHARED = frozenset(
-    {"access.js", "api.js", "base.css", "dom.js", "icon.svg", "language.js", "sse.js"}
+    {"access.js", "api.js", "base.css", "dom.js", "icon.svg", "language.js"}
 )
 
 _TYPES = {

@@ -1,6 +1,4 @@
-// Calls of the server's API, and the events of a stream.
-
-import { EventParser } from "./sse.js";
+// Calls of the server's API.
 
 const TRANSIENT = new Set([0, 408, 429, 502, 503, 504]);
 
@@ -61,23 +59,4 @@ async function problemOf(response) {
   const problem = await response.json().catch(() => ({}));
   const seconds = Number(response.headers.get("Retry-After")) || 0;
   return new ApiError(response.status, problem ?? {}, seconds * 1000);
-}
-
-/** Yields the events of a stream; `onbytes` is called for each piece that comes. */
-export async function* readEvents(response, onbytes) {
-  const parser = new EventParser();
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  const reader = response.body.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read().catch(() => {
-        throw new ApiError(0);
-      });
-      if (done) return;
-      onbytes();
-      yield* parser.push(decoder.decode(value, { stream: true }));
-    }
-  } finally {
-    reader.cancel().catch(() => {});
-  }
 }

@@ -1,5 +1,8 @@
-// The parser of WHATWG's HTML, § 9.2.6, for text in pieces that may be cut anywhere.
+// The events of a stream.
 
+import { ApiError } from "./api.js";
+
+/** The parser of WHATWG's HTML, § 9.2.6, for text in pieces that may be cut anywhere. */
 export class EventParser {
   #line = "";
   #afterCr = false;
@@ -40,5 +43,24 @@ export class EventParser {
     const [, name, value] = /^([^:]*)(?:: ?)?(.*)$/su.exec(line);
     if (name === "data") this.#data.push(value);
     else if (name === "id" && !value.includes("\0")) this.#id = value;
+  }
+}
+
+/** Yields the events of a stream; `onbytes` is called for each piece that comes. */
+export async function* readEvents(response, onbytes) {
+  const parser = new EventParser();
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const reader = response.body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch(() => {
+        throw new ApiError(0);
+      });
+      if (done) return;
+      onbytes();
+      yield* parser.push(decoder.decode(value, { stream: true }));
+    }
+  } finally {
+    reader.cancel().catch(() => {});
   }
 }

@@ -1,6 +1,7 @@
 // One reply, followed to its end through lost connections and restarted servers.
 
-import { ApiError, readEvents } from "./api.js";
+import { ApiError } from "./api.js";
+import { readEvents } from "./sse.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;

@@ -7,12 +7,11 @@ import { count, exactTime, fullTime, shortDuration, wordOf } from "./write.js";
 const reason = (word) => wordOf(text.reasons, word);
 const joined = (...parts) => parts.filter(Boolean).join(" · ");
 
-/** Shows a trace in a list; gives how many steps it has. */
+/** Shows a trace in a list. */
 export function showTimeline(list, trace) {
   const steps = stepsOf(trace);
   const first = steps.find(({ isOurs }) => isOurs)?.at ?? steps[0]?.at;
   list.replaceChildren(...steps.map((step) => element(step, first)));
-  return steps.length;
 }
 
 /** The steps of a trace; each has `at`, `title`, `facts` and a `tone`. */
