@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
@@ -107,7 +107,7 @@ def assert_storable(delivery: Delivery) -> None:
     json.loads(delivery.body_json)
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600)
 @given(mutated())
 def test_a_mutated_body_never_raises_and_can_be_stored(
     case: tuple[str, dict[str, Any]],
@@ -126,7 +126,7 @@ def test_data_of_any_type_is_an_event_without_content(event: str) -> None:
         assert not delivery.form["answer"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(max_size=40),
     st.text(max_size=40),
