@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from uuid import UUID
 
 
 def new_id() -> str:
@@ -12,9 +11,11 @@ def new_id() -> str:
 
     The time in it is a hint for locality; nothing is ever ordered or judged by it.
     """
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | random
-    value = value & ~(0xF << 76) | 0x7 << 76  # version
-    value = value & ~(0x3 << 62) | 0x2 << 62  # variant
-    return str(UUID(int=value))
+    time_hex = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10)
+    random_hex = random.hex()
+    variant = "89ab"[random[9] & 0x3]
+    return (
+        f"{time_hex[:8]}-{time_hex[8:]}-7{random_hex[:3]}-"
+        f"{variant}{random_hex[3:6]}-{random_hex[6:18]}"
+    )

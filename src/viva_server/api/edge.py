@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
@@ -173,8 +173,8 @@ def request_id(request: web.Request) -> str:
 
 
 def _request_id(request: web.BaseRequest) -> str:
-    given = request.headers.get("X-Request-Id", "")
-    return given if _SAFE_ID.fullmatch(given) else uuid.uuid4().hex
+    given = request.headers.get("X-Request-Id")
+    return given if given and _SAFE_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def _route(request: web.Request) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -130,9 +129,12 @@ class WebhookDoor:
     async def _accept(self, request: web.Request) -> Delivery:
         verdict = self._judge(request)
         _refuse_coding(request)
-        with self._flight() as flight:
+        flight = _Flight()
+        try:
             body = await self._read(request, flight)
             return await self._digest(request, body, verdict)
+        finally:
+            self._bytes_in_flight -= flight.size
 
     def _judge(self, request: web.Request) -> Verdict:
         query = request.rel_url.raw_query_string
@@ -140,14 +142,6 @@ class WebhookDoor:
         if verdict is Verdict.WRONG:
             raise _unauthorized(closes=True)
         return verdict
-
-    @contextmanager
-    def _flight(self) -> Iterator[_Flight]:
-        flight = _Flight()
-        try:
-            yield flight
-        finally:
-            self._bytes_in_flight -= flight.size
 
     async def _read(self, request: web.Request, flight: _Flight) -> bytes | bytearray:
         """Read the body; `client_max_size`, which answers 413, is the host's."""
@@ -234,8 +228,8 @@ class WebhookDoor:
             # The inbox stores it, or keeps it, though nobody waits any more.
             is_new, outcome = True, "kept"
         self._counters.webhook(delivery.form["event"], outcome)
-        answer = WebhookStored(event=delivery.form["event"], duplicate=not is_new)
-        return web.json_response(body=to_json(answer))
+        answer = _stored_answer(delivery.form["event"], duplicate=not is_new)
+        return web.json_response(body=answer)
 
     async def _ignore(self, request: web.Request) -> web.Response:
         """Let the rest pass by, then answer 200: every version stops at that."""
@@ -252,6 +246,11 @@ class WebhookDoor:
         return response
 
 
+@lru_cache(maxsize=256)
+def _stored_answer(event: str, *, duplicate: bool) -> bytes:
+    return to_json(WebhookStored(event=event, duplicate=duplicate))
+
+
 class _Flight:
     """How many bytes of one body are in memory."""
 
@@ -259,8 +258,10 @@ class _Flight:
 
 
 def _refuse_coding(request: web.Request) -> None:
+    if "Content-Encoding" not in request.headers:
+        return
     # No version compresses; what such a body unpacks to is unknown.
-    codings = request.headers.getall("Content-Encoding", [])
+    codings = request.headers.getall("Content-Encoding")
     if any(coding.strip().lower() not in {"", "identity"} for coding in codings):
         detail = "A body must not be compressed."
         raise Problem("content_encoding", detail, closes=True)

@@ -54,7 +54,7 @@ class Unwrapped(NamedTuple):
 
 def unwrap(message: Object) -> Unwrapped:
     """Take the wrappers off; Evolution itself unwraps documents only."""
-    wrappers = set()
+    wrappers: set[str] = set()
     for _ in range(_MAX_WRAPPERS):
         name = _first_object(_WRAPPERS, message)
         if name is None:
@@ -68,10 +68,9 @@ def unwrap(message: Object) -> Unwrapped:
 
 def _first_object(names: Mapping[str, object], message: Object) -> str | None:
     """Return the first of the names under which an object stands."""
-    there = names.keys() & message.keys()
-    if not there:  # so it is with a plain text
+    if names.keys().isdisjoint(message):  # so it is with a plain text
         return None
-    return next((n for n in names if n in there and isinstance(message[n], dict)), None)
+    return next((n for n in names if isinstance(message.get(n), dict)), None)
 
 
 def put_content(form: NormalForm, message: Object, *, nested: bool = False) -> None:
@@ -90,7 +89,8 @@ def put_content(form: NormalForm, message: Object, *, nested: bool = False) -> N
         put_text(form, content.get("conversation"))
         form["kind"] = "text" if "text" in form else _kind_without_content(content)
     _put_extras(form, (message, content), value)
-    _put_wrappers(form, wrappers)
+    if wrappers:
+        _put_wrappers(form, wrappers)
 
 
 def _put_wrappers(form: NormalForm, wrappers: frozenset[str]) -> None:
@@ -128,9 +128,8 @@ def _put_extras(form: NormalForm, around: tuple[Object, ...], content: Object) -
 
     1.x keeps a wrapper and puts these beside it, so both levels are looked at.
     """
-    speech = next(filter(None, (pick_text(m, "speechToText") for m in around)), None)
-    if speech and "text" not in form:
-        put_text(form, speech.removeprefix("[audio] "))
+    if "text" not in form:
+        _put_speech(form, around)
     if form["kind"] in MEDIA:
         form["has_base64"] = any(m.get("base64") for m in around)
         if any(pick_text(m, "mediaUrl") for m in around):
@@ -139,13 +138,20 @@ def _put_extras(form: NormalForm, around: tuple[Object, ...], content: Object) -
         form["view_once"] = True
 
 
-def contexts(message: Object) -> list[Object]:
-    """Return the contextInfo objects of a message, the content's own first."""
+def _put_speech(form: NormalForm, around: tuple[Object, ...]) -> None:
+    speech = next(filter(None, (pick_text(m, "speechToText") for m in around)), None)
+    if speech:
+        put_text(form, speech.removeprefix("[audio] "))
+
+
+def contexts(row: Object, message: Object) -> list[Object]:
+    """Return the contextInfo objects: the row's, the content's, the message's."""
     content = unwrap(message).message
-    there = _READERS.keys() & content.keys()
-    inner = [as_object(content[name]) for name in _READERS if name in there]
-    candidates = [*inner, content, message]
-    found = (as_object(source.get("contextInfo")) for source in candidates)
+    candidates = [row, content, message]
+    if not _READERS.keys().isdisjoint(content):
+        inner = [as_object(content[name]) for name in _READERS if name in content]
+        candidates = [row, *inner, content, message]
+    found = [as_object(source.get("contextInfo")) for source in candidates]
     return [context for context in found if context]
 
 

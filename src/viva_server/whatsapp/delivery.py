@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import msgspec
 
@@ -93,19 +94,31 @@ def make_delivery(
     parsed = parse_webhook(tail, query, headers, body, moment)
     stored, body_json = storable(redact(body, parsed["event"]), secrets)
     form, form_json = storable(_bounded(parsed), secrets)
-    kept = {name: headers.get(name, "")[:_MAX_HEADER] for name in KEPT_HEADERS}
+    kept = tuple(headers.get(name, "")[:_MAX_HEADER] for name in KEPT_HEADERS)
     delivery = Delivery(
         id=new_id(),
         dedupe_key=dedupe_key(form, stored).hex(),
         form=form,
-        tail=hide(plain_tail(tail)[:_MAX_TAIL], secrets),
+        tail=_stored_tail(tail, secrets),
         trusted=trusted,
-        headers_json=storable({n: v for n, v in kept.items() if v}, secrets)[1],
+        headers_json=_headers_json(kept, secrets),
         form_json=form_json,
         body_json=body_json,
     )
     is_large = len(delivery.body_json) > MAX_STORED_BYTES
     return delivery.without_body() if is_large else delivery
+
+
+# A sender's deliveries have the same headers, and one of a few paths.
+@lru_cache(maxsize=64)
+def _headers_json(kept: tuple[str, ...], secrets: tuple[str, ...]) -> str:
+    named = zip(KEPT_HEADERS, kept, strict=True)
+    return storable({name: value for name, value in named if value}, secrets)[1]
+
+
+@lru_cache(maxsize=64)
+def _stored_tail(tail: str, secrets: tuple[str, ...]) -> str:
+    return hide(plain_tail(tail)[:_MAX_TAIL], secrets)
 
 
 def _bounded(form: NormalForm) -> NormalForm:

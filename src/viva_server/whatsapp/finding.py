@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -30,7 +31,7 @@ def find_event(
     A name that the table does not know is kept as it came, and said so.
     """
     if name := as_text(body.get("event")) or as_text(headers.get("X-Event-Type")):
-        return _named(name.strip())
+        return _named(name.strip()[:_MAX_NAME])
     return (
         _of_segment(unquote(tail))
         or _of_query(query)
@@ -39,8 +40,9 @@ def find_event(
     )
 
 
+@lru_cache(maxsize=256)
 def _named(name: str) -> Found:
-    name = clean_text(name[:_MAX_NAME])
+    name = clean_text(name)
     if kind := GO_KINDS.get(name) or OTHER_KINDS.get(name):
         return Found(name, kind)
     if event := find_in_table(name):
@@ -83,13 +85,16 @@ def plain_tail(tail: str) -> str:
 
 def find_instance(headers: Mapping[str, str], body: Object) -> str | None:
     """Return the instance's name, wherever the version puts it."""
+    name = as_text(body.get("instance")) or _instance_elsewhere(headers, body)
+    return clean_text(name.strip()[:_MAX_NAME]) if name else None
+
+
+def _instance_elsewhere(headers: Mapping[str, str], body: Object) -> str | None:
     data = as_objects(body.get("data"))
     names = (
-        body.get("instance"),
         body.get("instanceName"),
         as_object(body.get("inputs")).get("instanceName"),
         headers.get("X-Instance-Name"),
         data[0].get("instance") if len(data) == 1 else None,
     )
-    name = next(filter(None, map(as_text, names)), None)
-    return clean_text(name.strip()[:_MAX_NAME]) if name else None
+    return next(filter(None, map(as_text, names)), None)

@@ -55,18 +55,26 @@ def phone_of(jid: str | None) -> str | None:
     return jid.removesuffix(PHONE) if jid and jid.endswith(PHONE) else None
 
 
+@lru_cache(maxsize=1024)
 def is_person(jid: str | None) -> bool:
     """Return whether the jid is a person's; 0@s.whatsapp.net is WhatsApp itself."""
     return bool(jid and _PERSON.fullmatch(jid))
 
 
 def _jids(source: Object, *names: str) -> list[str]:
-    found = (clean_jid(source.get(name)) for name in names)
-    return [jid for jid in found if jid is not None]
+    return [
+        jid
+        for name in names
+        if (value := source.get(name)) is not None
+        and (jid := clean_jid(value)) is not None
+    ]
 
 
 def _first(jids: Iterable[str], suffix: str) -> str | None:
-    return next((jid for jid in jids if jid.endswith(suffix)), None)
+    for jid in jids:
+        if jid.endswith(suffix):
+            return jid
+    return None
 
 
 def _is_shared(chat: str) -> bool:
@@ -79,25 +87,29 @@ def put_people(form: NormalForm, key: Object, own: str | None) -> None:
 
     `own` is the jid of the instance's number, the author of own messages.
     """
-    put_place(form, key)
+    people = put_place(form, key)
     if own and form.get("chat") == own:
         form["self_chat"] = True
     if form["from_me"]:
         put_author(form, [own] if own else [])
     else:
-        put_author(form, _people(key, clean_jid(key.get("remoteJid")), from_me=False))
+        put_author(form, people)
 
 
-def put_place(form: NormalForm, key: Object) -> None:
-    """Put chat, group and from_me of a message key."""
+def put_place(form: NormalForm, key: Object) -> list[str]:
+    """Put chat, group and from_me of a message key; gives the jids of who wrote.
+
+    Those of an own message are the chat's.
+    """
     from_me = as_flag(key.get("fromMe"))
     remote = clean_jid(key.get("remoteJid"))
     form["from_me"] = from_me
+    people = _people(key, remote, from_me=from_me)
     if remote and _is_shared(remote):
         put_chat(form, remote)
     else:
-        people = _people(key, remote, from_me=from_me)
         put_chat(form, _first(people, PHONE) or _first(people, LID) or remote)
+    return people
 
 
 def put_chat(form: NormalForm, chat: str | None) -> None:

@@ -66,7 +66,8 @@ def put_message(form: NormalForm, row: Object, own: str | None, now: float) -> N
     message = as_object(row.get("message"))
     put_content(form, message)
     _put_row(form, row, key)
-    _put_contexts(form, [as_object(row.get("contextInfo")), *contexts(message)], own)
+    if found := contexts(row, message):
+        _put_contexts(form, found, own)
     judge(form, now)
 
 
@@ -121,10 +122,11 @@ def voted(updates: object, voter: str | None) -> str:
 
 
 def _put_chatwoot(form: NormalForm, row: Object) -> None:
-    nested = as_object(row.get("chatwoot")).get("conversationId")
-    # The Meta channel up to 2.3.7 puts the message id here: as_int drops it.
-    number = as_int(pick({"nested": nested, **row}, "nested", "chatwootConversationId"))
-    if number is not None:
+    found = as_object(row.get("chatwoot")).get("conversationId")
+    if found is None:
+        # The Meta channel up to 2.3.7 puts the message id here: as_int drops it.
+        found = row.get("chatwootConversationId")
+    if (number := as_int(found)) is not None:
         form["chatwoot_conversation"] = number
 
 

@@ -62,6 +62,7 @@ _TOKEN_EVENTS = frozenset({"new.jwt", "creds.update"})
 # A name that is none of these says nothing of its value.
 _TELLING = _CREDENTIALS | _KEY_MATERIAL | _BASE64_NAMES | _URL_NAMES | _QR_NAMES
 _DATA_URI = re.compile(r"data:[\w/+.;=-]{0,100};base64,", re.IGNORECASE)
+_DATA_URI_STARTS = frozenset("dD")
 
 
 def redact(body: Object, event: str) -> dict[str, object]:
@@ -93,10 +94,12 @@ def _copy(value: Object, depth: int, *, is_qr: bool) -> dict[str, object]:
     copied: dict[str, object] = {}
     for name, item in value.items():
         said = _known_name(name) if len(name) <= _MAX_KNOWN_CHARS else _name(name)
-        if said.is_plain and type(item) is str:
-            copied[name] = _text(item)
-        else:
+        if not said.is_plain:
             copied[name] = _field(said.lower, item, depth, is_qr)
+        elif type(item) is str and item[:1] not in _DATA_URI_STARTS:
+            copied[name] = item
+        else:
+            copied[name] = _value(item, depth + 1, is_qr)
     return copied
 
 
@@ -113,7 +116,8 @@ def _field(name: str, value: object, depth: int, is_qr: bool) -> object:
     if is_qr and name in _QR_NAMES:
         return _removed("qr code", value.encode("utf-8", "replace"))
     if name in _URL_NAMES:
-        value = _without_credentials(value)
+        is_short = len(value) <= _MAX_KNOWN_URL
+        value = _known_url(value) if is_short else _without_credentials(value)
     elif name in _BASE64_NAMES:
         return _removed("bytes", _decoded(value))
     return _text(value)
@@ -140,6 +144,8 @@ def _text(value: str) -> object:
 
 
 def _storable_number(value: object) -> object:
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
@@ -191,3 +197,8 @@ def _without_credentials(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     query = REMOVED if parts.query else ""
     return urlunsplit((parts.scheme, host, parts.path.rpartition("@")[2], query, ""))
+
+
+# All bodies of an instance name the same two or three.
+_known_url = lru_cache(maxsize=256)(_without_credentials)
+_MAX_KNOWN_URL = 512

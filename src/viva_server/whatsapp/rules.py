@@ -88,6 +88,8 @@ class Rules:
 
     def is_ignored(self, form: NormalForm) -> bool:
         """Whether the author or the chat is on the list of `VIVA_WHATSAPP_IGNORE`."""
+        if not self.ignore:
+            return False
         names = (form.get("chat"), form.get("sender"), form.get("lid"))
         known = {_plain(name) for name in names if name}
         return not self.ignore.isdisjoint(known)

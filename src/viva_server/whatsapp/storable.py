@@ -39,10 +39,18 @@ def storable(value: _Value, secrets: tuple[str, ...] = ()) -> tuple[_Value, str]
     except UnicodeEncodeError:  # a lone surrogate
         pass
     else:
-        if _NUL not in encoded and not any(h.encoded in encoded for h in hidden):
+        if not _holds_any(encoded, hidden):
             return value, encoded
     clean = cast("_Value", _scrub(value, hidden))
     return clean, _encode(clean)
+
+
+def _holds_any(encoded: str, hidden: tuple[_Hidden, ...]) -> bool:
+    """Whether something in a text of JSON must not be stored."""
+    for secret in hidden:
+        if secret.encoded in encoded:
+            return True
+    return _NUL in encoded
 
 
 def hide(text: str, secrets: tuple[str, ...]) -> str:
