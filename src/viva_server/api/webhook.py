@@ -20,15 +20,15 @@ from viva_server.api.answers import (
 from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
-from viva_server.errors import OverloadedError, StoreError
+from viva_server.errors import OverloadedError
 from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox, KeptError
-from viva_server.whatsapp.json_body import NotJsonObjectError, is_heavy
+from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.json_body import NotJsonObjectError
+from viva_server.whatsapp.reception import NotStoredError, Receipt, Reception
 from viva_server.whatsapp.secrets import Verdict, judge_request
 from viva_server.whatsapp.unpack_process import whereabouts
 from viva_server.whatsapp.unpackers import TooCostlyError, UnpackError, Unpackers
-from viva_server.whatsapp.unpacking import Post, WrongSecretError, unpack
+from viva_server.whatsapp.unpacking import Post, WrongSecretError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ ANY_TAIL = "{tail:(?s:/.*)?}"
 MAX_BODY_BYTES = 64 * 2**20
 MAX_BYTES_IN_FLIGHT = 256 * 2**20
 
-_STORED_BYTES_PER_SECOND = 4 * 2**20
 _MAX_DRAINED_BYTES = 256 * 2**20
 
 
@@ -82,17 +81,19 @@ class WebhookDoor:
         answer_seconds: float = 2.0,
         awaited_seconds: float = 0.5,
     ) -> None:
-        self._inbox = inbox
+        self._reception = Reception(
+            inbox,
+            unpackers,
+            answer_seconds=answer_seconds,
+            awaited_seconds=awaited_seconds,
+        )
         self._counters = counters or WhatsAppCounters()
-        self._unpackers = unpackers
         self._secrets = config.webhook_secret
         self._is_open = config.webhook_open
         self._hidden = (*config.webhook_secret, config.evolution_api_key or "")
         self._max_body_bytes = max_body_bytes
         self._max_bytes_in_flight = max_bytes_in_flight
         self._body_seconds = body_seconds
-        self._answer_seconds = answer_seconds
-        self._awaited_seconds = awaited_seconds
         self._bytes_in_flight = 0
 
     @property
@@ -107,32 +108,37 @@ class WebhookDoor:
     async def receive(self, request: web.Request) -> web.Response:
         """Answer 200 after the commit of a delivery, before any work on it.
 
-        A handler that is cancelled after the body was read leaves the row to be stored.
+        A handler that is cancelled after the body was read leaves the row to be stored;
+        one of a heavy body, after it was unpacked.
 
         Raises:
             Problem: 400, 401 or 503.
             ConnectionError: the client left before its body was complete.
         """
-        event = UNREAD
         try:
-            delivery = await self._accept(request)
-            event = delivery.form["event"]
-            return await self._store(delivery)
+            receipt = await self._accept(request)
+        except NotStoredError as error:
+            self._counters.webhook(error.event, "unavailable")
+            raise _unavailable("The event cannot be stored now.") from error
         except _TooLargeError as error:
             logger.warning("a webhook's body %s", error)
-            self._counters.webhook(event, "ignored")
+            self._counters.webhook(UNREAD, "ignored")
             return await self._ignore(request)
         except Problem as problem:
-            self._counters.webhook(event, _OUTCOMES[problem.status])
+            self._counters.webhook(UNREAD, _OUTCOMES[problem.status])
             raise
+        self._counters.webhook(receipt.event, receipt.outcome)
+        is_duplicate = receipt.outcome == "duplicate"
+        answer = _stored_answer(receipt.event, duplicate=is_duplicate)
+        return web.json_response(body=answer)
 
-    async def _accept(self, request: web.Request) -> Delivery:
+    async def _accept(self, request: web.Request) -> Receipt:
         verdict = self._judge(request)
         _refuse_coding(request)
         flight = _Flight()
         try:
             body = await self._read(request, flight)
-            return await self._digest(request, body, verdict)
+            return await self._receive(body, self._post(request, verdict))
         finally:
             self._bytes_in_flight -= flight.size
 
@@ -175,14 +181,11 @@ class WebhookDoor:
         flight.size += size
         self._bytes_in_flight += size
 
-    async def _digest(
-        self, request: web.Request, body: bytes | bytearray, verdict: Verdict
-    ) -> Delivery:
-        post = self._post(request, verdict)
+    async def _receive(self, body: bytes | bytearray, post: Post) -> Receipt:
         try:
-            if not is_heavy(body):
-                return unpack(body, post)
-            return await self._unpackers.unpack(body, post)
+            return await self._reception.receive(body, post)
+        except NotStoredError:
+            raise
         except WrongSecretError:
             raise _unauthorized() from None
         except NotJsonObjectError as error:
@@ -209,27 +212,6 @@ class WebhookDoor:
             asked=self._secrets if verdict is Verdict.NONE else (),
             hidden=self._hidden,
         )
-
-    async def _store(self, delivery: Delivery) -> web.Response:
-        is_awaited = delivery.is_awaited
-        seconds = self._awaited_seconds
-        if not is_awaited:
-            seconds = self._answer_seconds + delivery.size / _STORED_BYTES_PER_SECOND
-        try:
-            async with asyncio.timeout(seconds):
-                is_new = await self._inbox.add(delivery)
-            outcome: WebhookOutcome = "stored" if is_new else "duplicate"
-        except KeptError:
-            # Evolution's queue stands still for this answer.
-            is_new, outcome = True, "kept"
-        except (StoreError, TimeoutError) as error:
-            if not (is_awaited and isinstance(error, TimeoutError)):
-                raise _unavailable("The event cannot be stored now.") from error
-            # The inbox stores it, or keeps it, though nobody waits any more.
-            is_new, outcome = True, "kept"
-        self._counters.webhook(delivery.form["event"], outcome)
-        answer = _stored_answer(delivery.form["event"], duplicate=not is_new)
-        return web.json_response(body=answer)
 
     async def _ignore(self, request: web.Request) -> web.Response:
         """Let the rest pass by, then answer 200: every version stops at that."""

@@ -8,7 +8,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +19,7 @@ from viva_server.errors import (
 )
 from viva_server.store.tasks import end_task
 from viva_server.whatsapp.delivery import Delivery
+from viva_server.whatsapp.entry import Entry
 from viva_server.whatsapp.intake import as_fields
 from viva_server.whatsapp.rules import Rules
 
@@ -37,21 +37,6 @@ class Statements(Protocol):
 
     async def fetch(self, query: str, /, **parameters: Any) -> Sequence[Any]:
         """Run a query of sql/queries by its name."""
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A delivery on its way to the table, and who waits for it."""
-
-    delivery: Delivery
-    stored: asyncio.Future[bool]
-    since: float = field(default_factory=time.monotonic)
-    is_kept: bool = False
-
-    @property
-    def is_promised(self) -> bool:
-        """Whether Evolution, which waited for it, was told that it is taken care of."""
-        return self.delivery.is_awaited and self.stored.cancelled()
 
 
 class Inbox:
@@ -87,9 +72,9 @@ class Inbox:
         self._max_kept = max_kept
         self._max_kept_bytes = max_kept_bytes
         self._retry_seconds = retry_seconds
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._queued_bytes = 0
-        self._kept: deque[_Entry] = deque()
+        self._kept: deque[Entry] = deque()
         self._kept_bytes = 0
         self._arrived = asyncio.Event()
         self._flusher: asyncio.Task[None] | None = None
@@ -112,12 +97,32 @@ class Inbox:
                 deliver it again.
             StoreError: the database refuses it for good.
         """
-        entry = _Entry(delivery, asyncio.get_running_loop().create_future())
+        stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.put(delivery, stored)
+        return await stored
+
+    def put(
+        self,
+        delivery: Delivery,
+        stored: asyncio.Future[bool],
+        *,
+        within_seconds: float | None = None,
+    ) -> None:
+        """Queue a delivery; the future gets what `add` returns or raises.
+
+        After `within_seconds` it gets a TimeoutError, and the row is stored all the
+        same.
+
+        Raises:
+            KeptError, StoreUnavailableError: at once, the inbox being full or closed.
+        """
+        entry = Entry(delivery, stored)
         self._check_room(entry)
         self._queue.append(entry)
         self._queued_bytes += delivery.size
+        if within_seconds is not None:
+            entry.expire_in(within_seconds)
         self._wake()
-        return await entry.stored
 
     async def close(self, within_seconds: float = 2.0) -> None:
         """Take nothing more, store what is queued if the time is enough, then stop.
@@ -134,7 +139,7 @@ class Inbox:
         finally:
             self._give_up()
 
-    def _check_room(self, entry: _Entry) -> None:
+    def _check_room(self, entry: Entry) -> None:
         """Raise StoreUnavailableError for a delivery that the queue does not take."""
         if self._is_closed:
             raise StoreUnavailableError("the server stops")
@@ -155,7 +160,7 @@ class Inbox:
 
     def _give_up(self) -> None:
         for entry in self._queue:
-            _fail(entry, StoreUnavailableError("the server stops"))
+            entry.fail(StoreUnavailableError("the server stops"))
         lost = [*self._kept, *(entry for entry in self._queue if entry.is_promised)]
         if lost:
             logger.error("%d kept webhook events are lost", len(lost))
@@ -177,14 +182,15 @@ class Inbox:
         while batch := self._take():
             await self._store_all(batch)
 
-    async def _store_all(self, batch: list[_Entry]) -> None:
+    async def _store_all(self, batch: list[Entry]) -> None:
         """Store a batch; afterwards, or at a cancellation, nobody waits for it."""
         try:
             if batch:
                 await self._store(batch)
         finally:
             for entry in batch:
-                _fail(entry, StoreUnavailableError("the server stops"))
+                if not entry.stored.done():
+                    entry.fail(StoreUnavailableError("the server stops"))
 
     async def _wait_for_work(self) -> None:
         """Wait for a delivery, where some are kept for `retry_seconds` at most."""
@@ -194,9 +200,9 @@ class Inbox:
                 async with asyncio.timeout(self._retry_seconds if self._kept else None):
                     await self._arrived.wait()
 
-    def _take(self) -> list[_Entry]:
+    def _take(self) -> list[Entry]:
         """Take what somebody waits for, then kept deliveries, up to one batch."""
-        batch: list[_Entry] = []
+        batch: list[Entry] = []
         size = 0
         for queue in (self._queue, self._kept):
             while queue and len(batch) < self._batch_rows:
@@ -206,7 +212,7 @@ class Inbox:
                 batch.append(self._pop(queue))
         return batch
 
-    def _pop(self, queue: deque[_Entry]) -> _Entry:
+    def _pop(self, queue: deque[Entry]) -> Entry:
         entry = queue.popleft()
         if queue is self._kept:
             self._kept_bytes -= entry.delivery.size
@@ -214,7 +220,7 @@ class Inbox:
             self._queued_bytes -= entry.delivery.size
         return entry
 
-    async def _store(self, batch: list[_Entry]) -> None:
+    async def _store(self, batch: list[Entry]) -> None:
         """Store a batch; a bad row fails it, then each goes alone."""
         try:
             await self._insert(batch)
@@ -229,9 +235,9 @@ class Inbox:
         except Exception as error:
             logger.exception("the inbox cannot store a batch of %d", len(batch))
             for entry in batch:
-                _fail(entry, StoreError(str(error)))
+                entry.fail(StoreError(str(error)))
 
-    async def _store_refused(self, entry: _Entry, error: StoreError) -> None:
+    async def _store_refused(self, entry: Entry, error: StoreError) -> None:
         """Store without its body what the database refuses: the event is not lost."""
         logger.error("the body of a webhook is refused, stored without it: %s", error)
         entry.delivery = entry.delivery.without_body()
@@ -240,33 +246,33 @@ class Inbox:
         except StoreUnavailableError as failure:
             self._give_back([entry], failure)
         except StoreError as failure:
-            _fail(entry, failure)
+            entry.fail(failure)
 
-    def _give_back(self, batch: list[_Entry], error: StoreError) -> None:
+    def _give_back(self, batch: list[Entry], error: StoreError) -> None:
         """Send the deliveries back to Evolution, but for those that it waits for."""
         for entry in batch:
             if entry.delivery.is_awaited and not self._is_closed:
                 self._keep(entry)
-                _fail(entry, KeptError(str(error), outcome_unknown=True))
+                entry.fail(KeptError(str(error), outcome_unknown=True))
             elif entry.is_kept or entry.is_promised:
                 event = entry.delivery.form["event"]
                 logger.error("a kept webhook event %s is lost", event)
             else:
-                _fail(entry, StoreUnavailableError(str(error), outcome_unknown=True))
+                entry.fail(StoreUnavailableError(str(error), outcome_unknown=True))
 
     def _may_keep(self, delivery: Delivery) -> bool:
         room = self._max_kept_bytes - self._kept_bytes
         return len(self._kept) < self._max_kept and delivery.size <= room
 
-    def _keep(self, entry: _Entry) -> None:
+    def _keep(self, entry: Entry) -> None:
         """Keep an event; beyond the limit only what was queued when there was room."""
         entry.is_kept = True
         self._kept.append(entry)
         self._kept_bytes += entry.delivery.size
 
-    async def _insert(self, batch: list[_Entry]) -> None:
+    async def _insert(self, batch: list[Entry]) -> None:
         """Store the first of each key, count the others, tell all who wait."""
-        firsts: dict[str, _Entry] = {}
+        firsts: dict[str, Entry] = {}
         counts: dict[str, int] = {}
         for entry in batch:
             key = entry.delivery.dedupe_key
@@ -279,10 +285,9 @@ class Inbox:
         for entry in batch:
             delivery = entry.delivery
             is_new = stored.get(delivery.dedupe_key) == delivery.id
-            if not entry.stored.done():
-                entry.stored.set_result(is_new)
+            entry.answer(is_new=is_new)
 
-    async def _fetch(self, entries: list[_Entry], counts: list[int]) -> Sequence[Any]:
+    async def _fetch(self, entries: list[Entry], counts: list[int]) -> Sequence[Any]:
         now, clock = time.monotonic(), time.time()
         rows = [
             as_fields(entry.delivery, now - entry.since, n, self._rules, clock)
@@ -301,10 +306,3 @@ class Inbox:
             deliveries=deliveries,
             debounce_seconds=self._rules.debounce_seconds,
         )
-
-
-def _fail(entry: _Entry, error: StoreError) -> None:
-    if not entry.stored.done():
-        entry.stored.set_exception(error)
-        # A caller that went away never reads it; that is no fault.
-        entry.stored.exception()
