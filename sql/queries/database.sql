@@ -22,8 +22,10 @@ SELECT
     -- All we run are look-ups and short ordered ranges of what is in memory. While a
     -- table is not analyzed, the defaults read and sort a whole session for its newest
     -- messages, read the journal to close a reply, and compile for longer than they run.
+    -- A plan that is kept must not read whole what was small when it was made.
     set_config('enable_bitmapscan', 'off', false),
     set_config('random_page_cost', '1.1', false),
+    set_config('enable_seqscan', 'off', false),
     set_config('jit', 'off', false),
     -- A server that cannot watch its clients' sockets refuses any value but 0.
     CASE

@@ -1,6 +1,6 @@
 -- Deliveries: stored with what of them is work, applied, looked for.
 
--- name: add_webhooks
+-- name: add_webhooks, prepared
 -- Store deliveries, their messages and when the chats are due; a known key counts one more. Safe to repeat: an id never counts twice.
 WITH given AS MATERIALIZED (
     SELECT
@@ -62,9 +62,17 @@ said AS (
     INNER JOIN stored AS s ON s.dedupe_key = g.dedupe_key
     CROSS JOIN jsonb_array_elements(g.fields -> 17) AS m (fields)
     -- As it was before this statement: only the first trusted delivery says something.
-    LEFT JOIN viva.inbox AS known ON known.dedupe_key = g.dedupe_key
-    LEFT JOIN viva.whatsapp_lids AS l
-        ON l.instance = s.instance AND l.lid = m.fields ->> 1
+    -- With a limit, which no plan can turn into reading all of a table.
+    LEFT JOIN LATERAL (
+        SELECT i.id, i.trusted FROM viva.inbox AS i
+        WHERE i.dedupe_key = g.dedupe_key
+        LIMIT 1
+    ) AS known ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT w.jid FROM viva.whatsapp_lids AS w
+        WHERE w.instance = s.instance AND w.lid = m.fields ->> 1
+        LIMIT 1
+    ) AS l ON TRUE
     WHERE known.id IS NULL OR NOT known.trusted
 ),
 

@@ -159,7 +159,7 @@ WHERE
 ORDER BY m.seq DESC
 LIMIT :messages;
 
--- name: append_chunks
+-- name: append_chunks, prepared
 -- The journal's commit: new text of many replies at once; no row back means fenced.
 WITH me AS (
     SELECT id FROM viva.processes

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg2
+from psycopg2.errors import DuplicatePreparedStatement, InvalidSqlStatementName
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
 
 from viva_server.errors import StoreError, StoreUnavailableError
@@ -20,7 +21,7 @@ from viva_server.store.failures import (
     translate,
     unreachable,
 )
-from viva_server.store.queries import find_query
+from viva_server.store.queries import Prepared, find_query
 from viva_server.store.rows import Result, read_result
 
 with warnings.catch_warnings():  # importing aiopg changes the filters of its host
@@ -84,6 +85,8 @@ class Link:
         # One cursor for all statements: making one costs half as much as a statement.
         self._cursor = cursor
         self.query_seconds = query_seconds
+        self._prepared: set[str] = set()
+        self._prepares = True
 
     @property
     def lost(self) -> bool:
@@ -117,14 +120,43 @@ class Link:
         if self._connection.raw.closed != 1:
             self._connection.close()
 
-    async def run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
+    async def run(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None,
+        prepared: Prepared | None = None,
+    ) -> Result:
         """Run a statement to its end; cancelling closes the connection.
 
-        With None for the parameters `%` needs no doubling.
+        With None for the parameters `%` needs no doubling. What is `prepared` runs as
+        such unless a pooler takes a statement to another session than the last one.
 
         Raises:
             StoreError: or one of its kinds, see viva_server.store.failures.
         """
+        if prepared is not None and await self._has_prepared(prepared):
+            try:
+                return await self._run(prepared.execute, parameters)
+            except StoreError as error:
+                # It has done nothing then.
+                if not isinstance(error.__cause__, InvalidSqlStatementName):
+                    raise
+                self._prepares = False
+        return await self._run(sql, parameters)
+
+    async def _has_prepared(self, prepared: Prepared) -> bool:
+        if self._prepares and prepared.name not in self._prepared:
+            try:
+                await self._run(prepared.prepare, None)
+            except StoreError as error:
+                if not isinstance(error.__cause__, DuplicatePreparedStatement):
+                    raise
+                self._prepares = False
+            else:
+                self._prepared.add(prepared.name)
+        return self._prepares
+
+    async def _run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
         try:
             await self._cursor.execute(sql, parameters, timeout=self.query_seconds)
             return read_result(self._cursor.raw)

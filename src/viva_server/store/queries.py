@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
-_NAME_LINE = re.compile(r"-- name: ([a-z][a-z0-9_]*)")
+_NAME_LINE = re.compile(r"-- name: ([a-z][a-z0-9_]*)(, prepared)?")
 _LIKE_NAME_LINE = re.compile(r"\s*--+\s*name\b", re.IGNORECASE)
 
 # Strings, quoted names and comments first, so that nothing in them is a parameter.
@@ -32,14 +34,30 @@ _TOKEN = re.compile(
 )
 
 
+_DRIVER_TOKEN = re.compile(r"%%|%\((?P<parameter>\w+)\)s")
+
+
+class Prepared(NamedTuple):
+    """A statement that the server parses and plans once for each connection."""
+
+    name: str
+    prepare: str
+    execute: str
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement with psycopg2's `%(name)s` parameters, and what it is for."""
+    """A statement with psycopg2's `%(name)s` parameters, and what it is for.
+
+    One that the files call `prepared` runs so often that to plan it costs a third of
+    PostgreSQL's time; its plan must be good for tables of any size.
+    """
 
     name: str
     comment: str
     sql: str
     parameters: frozenset[str]
+    prepared: Prepared | None = None
 
     def check(self, given: Collection[str]) -> None:
         """Raise TypeError unless exactly the query's parameters are given."""
@@ -90,28 +108,29 @@ def parse_queries(text: str, source: str) -> list[Query]:
     Raises:
         ValueError: the text breaks the convention; it names `source` and the query.
     """
-    return [_parse_query(name, lines, source) for name, lines in _blocks(text, source)]
+    return [_parse_query(head, lines, source) for head, lines in _blocks(text, source)]
 
 
-def _blocks(text: str, source: str) -> Iterator[tuple[str, list[str]]]:
-    name: str | None = None
+def _blocks(text: str, source: str) -> Iterator[tuple[re.Match[str], list[str]]]:
+    head: re.Match[str] | None = None
     lines: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if match := _NAME_LINE.fullmatch(line):
-            if name is not None:
-                yield name, lines
-            name, lines = match[1], []
+            if head is not None:
+                yield head, lines
+            head, lines = match, []
         elif _LIKE_NAME_LINE.match(line):
             raise ValueError(f"{source}:{number}: write it as '-- name: some_name'")
-        elif name is not None:
+        elif head is not None:
             lines.append(line)
         elif line.strip() and not line.startswith("-- "):
             raise ValueError(f"{source}:{number}: SQL before the first '-- name:'")
-    if name is not None:
-        yield name, lines
+    if head is not None:
+        yield head, lines
 
 
-def _parse_query(name: str, lines: list[str], source: str) -> Query:
+def _parse_query(head: re.Match[str], lines: list[str], source: str) -> Query:
+    name, is_prepared = head.groups()
     first = lines[0] if lines else ""
     comment = first.removeprefix("-- ").strip()
     if comment == first.strip() or not comment:
@@ -124,7 +143,8 @@ def _parse_query(name: str, lines: list[str], source: str) -> Query:
     sql = sql.strip().removesuffix(";").rstrip()
     if not sql:
         raise ValueError(f"{source}: query {name} has no SQL")
-    return Query(name, comment, sql, frozenset(parameters))
+    prepared = _prepared(name, sql) if is_prepared else None
+    return Query(name, comment, sql, frozenset(parameters), prepared)
 
 
 def _for_driver(statement: str, parameters: set[str]) -> str:
@@ -144,3 +164,24 @@ def _for_driver(statement: str, parameters: set[str]) -> str:
         return token[0].replace("%", "%%")
 
     return _TOKEN.sub(replace, statement)
+
+
+def _prepared(name: str, sql: str) -> Prepared:
+    """Write `%(name)s` as `$1`; the server finds out the types."""
+    numbers: dict[str, int] = {}
+
+    def replace(token: re.Match[str]) -> str:
+        if (parameter := token["parameter"]) is None:
+            return "%"
+        return f"${numbers.setdefault(parameter, len(numbers) + 1)}"
+
+    statement = _DRIVER_TOKEN.sub(replace, sql)
+    # Behind a pooler another version of this server may have prepared its own.
+    digest = hashlib.sha256(statement.encode()).hexdigest()[:8]
+    server_name = f"viva_{name}_{digest}"
+    arguments = ", ".join(f"%({parameter})s" for parameter in numbers)
+    return Prepared(
+        server_name,
+        f"PREPARE {server_name} AS {statement}",
+        f"EXECUTE {server_name} ({arguments})",
+    )

@@ -12,7 +12,7 @@ from sqlalchemy import Executable
 from viva_server.errors import StoreError
 from viva_server.store.core import CoreCompiler
 from viva_server.store.link import Link
-from viva_server.store.queries import find_query
+from viva_server.store.queries import Prepared, find_query
 from viva_server.store.rows import Result, Row
 from viva_server.store.tasks import Tasks
 
@@ -68,14 +68,18 @@ class Statements(ABC):
             if isinstance(value, dict | list):
                 parameters[key] = _as_driver_value(value)
         try:
-            return await self._tasks.shield(self._run(query.sql, parameters))
+            running = self._run(query.sql, parameters, query.prepared)
+            return await self._tasks.shield(running)
         except StoreError as error:
             error.add_note(f"in query {name}")
             raise
 
     @abstractmethod
     async def _run(
-        self, sql: str, parameters: Mapping[str, object] | None
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None,
+        prepared: Prepared | None = None,
     ) -> Result: ...
 
 
@@ -105,9 +109,14 @@ class Connection(Statements):
         self._link.close()
         await self._tasks.end_all(ENDING_SECONDS)
 
-    async def _run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
+    async def _run(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None,
+        prepared: Prepared | None = None,
+    ) -> Result:
         async with self._turn:
-            return await self._link.run(sql, parameters)
+            return await self._link.run(sql, parameters, prepared)
 
 
 def _as_driver_value(value: dict[str, object] | list[object]) -> object:

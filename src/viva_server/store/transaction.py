@@ -16,6 +16,7 @@ from viva_server.errors import (
 from viva_server.store.core import CoreCompiler
 from viva_server.store.link import Link
 from viva_server.store.pool import Pool
+from viva_server.store.queries import Prepared
 from viva_server.store.rows import Result
 from viva_server.store.statements import Statements
 from viva_server.store.tasks import Tasks
@@ -54,7 +55,14 @@ class Transaction(Statements):
         else:
             await self._abandon(error)
 
-    async def _run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
+    async def _run(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None,
+        prepared: Prepared | None = None,
+    ) -> Result:
+        # A statement that is not prepared there would undo the whole transaction.
+        del prepared
         async with self._turn:
             if self._link is None:
                 raise StoreError("the transaction is not open")
