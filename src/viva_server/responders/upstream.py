@@ -95,7 +95,7 @@ class Upstream:
         """
         completion = self.completion
         self._watch.start(math.inf)
-        while not completion.has_ended() and (chunk := await self._content.readany()):
+        while not completion.has_ended and (chunk := await self._content.readany()):
             if text := completion.feed(chunk):
                 self._watch.pause()
                 return text
@@ -112,7 +112,7 @@ class Upstream:
             ResponderError: `upstream_timeout`, `upstream_error`.
         """
         completion = self.completion
-        if completion.has_ended():
+        if completion.has_ended:
             return ""
         self._watch.start(idle_seconds)
         try:
@@ -120,7 +120,7 @@ class Upstream:
             while chunk := await self._content.readany():
                 if text := completion.feed(chunk):
                     return text
-                if completion.has_ended():
+                if completion.has_ended:
                     break
                 self._notice_finish()
             return ""
