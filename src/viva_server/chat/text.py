@@ -97,8 +97,6 @@ class ReplyText:
         if offset >= self.length:
             return ""
         end = self.length if limit is None else min(self.length, offset + limit)
-        if offset + len(self._chunks[-1]) == end == self.length:
-            return self._chunks[-1]
         first = bisect_right(self._ends, offset)
         last = bisect_left(self._ends, end, first)
         before = self._ends[first] - len(self._chunks[first])
