@@ -69,15 +69,12 @@ class Completion:
             return ""
         if (data := self._decoder.lone_data(chunk)) is not None:
             return self._take(data)
-        texts: list[str] = []
         try:
-            for event in self._decoder.feed(chunk):
-                texts.append(self._take(event.data.encode()))
-                if self.has_ended:
-                    break
+            events = self._decoder.feed(chunk)
         except SseDecodeError:
             self._fail("the model's event is too large")
-        return "".join(texts)
+            return ""
+        return "".join([self._take(event.data.encode()) for event in events])
 
     def close(self) -> Literal["stop", "length"]:
         """Say how the reply ended.
@@ -103,10 +100,10 @@ class Completion:
         return _WHOLE[reason]
 
     def _take(self, data: bytes) -> str:
+        if self.has_ended or not data:  # nothing: some servers' keep-alive
+            return ""
         if data == b"[DONE]":
             self.has_ended = True
-            return ""
-        if not data:  # some servers' keep-alive
             return ""
         try:
             chunk = _decode(data)
