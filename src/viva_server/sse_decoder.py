@@ -67,10 +67,6 @@ class SseDecoder:
             SseDecodeError: beyond the limit, as soon as the events before it have
                 been returned, and from then on.
         """
-        if self._is_between and _is_one_event(chunk, self._max_bytes):
-            self.last_event_id = self._id
-            data = chunk[6:-2].decode("utf-8", "replace")
-            return [ServerEvent(data, "message", self._id)]
         events: list[ServerEvent] = []
         if not self._broken:
             if self._after_cr or b"\r" in chunk:
@@ -81,6 +77,25 @@ class SseDecoder:
         if self._broken and not events:
             raise SseDecodeError(f"an event has more than {self._max_bytes} bytes")
         return events
+
+    def lone_data(self, chunk: bytes) -> bytes | None:
+        """Take a piece that is an event of one line of data; give that data.
+
+        Nearly every token comes so, and needs no more of a decoder. Any other piece,
+        for which this gives None, is for `feed`.
+        """
+        size = len(chunk) - 2
+        if (
+            self._is_between
+            and chunk.find(b"\n") == size
+            and chunk.startswith(b"data: ")
+            and chunk.endswith(b"\n")
+            and b"\r" not in chunk
+            and size <= self._max_bytes
+        ):
+            self.last_event_id = self._id
+            return chunk[6:-2]
+        return None
 
     def _feed_lines(self, chunk: bytes, events: list[ServerEvent]) -> None:
         lines = chunk.split(b"\n")
@@ -155,15 +170,3 @@ class SseDecoder:
         self._broken = True
         self._pending.clear()
         self._data.clear()
-
-
-def _is_one_event(chunk: bytes, max_bytes: int) -> bool:
-    """Whether this is an event of one line of data: how nearly every token comes."""
-    size = len(chunk)
-    return (
-        chunk.startswith(b"data: ")
-        and chunk.find(b"\n") == size - 2
-        and chunk.endswith(b"\n")
-        and b"\r" not in chunk
-        and size - 2 <= max_bytes
-    )

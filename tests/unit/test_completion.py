@@ -111,6 +111,12 @@ def test_the_oddities_of_other_servers_are_read() -> None:
         assert read(*(bytes([byte]) for byte in text)) == ("a\0ç", "stop")
 
 
+def test_bytes_that_are_no_utf_8_become_replacement_characters() -> None:
+    broken = delta("a\u00e7\u00e7").replace(b"\\u00e7\\u00e7", b"\xc3\xc3\xa7")
+    assert read(delta("a"), broken, DONE) == ("aa\ufffdç", "stop")
+    assert read(delta("a") + broken + DONE) == ("aa\ufffdç", "stop")
+
+
 def test_half_a_surrogate_pair_is_text() -> None:
     assert read(delta("\ud83d"), delta("\ude00"), DONE) == ("\ud83d\ude00", "stop")
 

@@ -69,6 +69,43 @@ def test_events_that_come_singly_are_those_of_the_whole(pieces: list[bytes]) -> 
     assert events == by_the_book(b"".join(pieces))
 
 
+@given(st.lists(EVENTS | FRAGMENTS, max_size=20))
+@example([b"data: a\n\n", b"event: e", b"\n", b"data: a\n\n"])
+@example([b"data: a\n\n", b"data: b\n", b"data: a\n\n"])
+@example([b"data: a\n\n", b"\n", b"id: 1", b"data: a\n\n"])
+@example([b"data: a\n\n", b"id: 1\n\n", b"data: a\n\n"])
+@example([b"data: a\n\n", b"data: b\n\r", b"\n", b"data: a\n\n"])
+def test_lone_events_that_are_taken_before_are_those_of_the_whole(
+    pieces: list[bytes],
+) -> None:
+    decoder = SseDecoder()
+    events: list[ServerEvent] = []
+    for piece in pieces:
+        if (data := decoder.lone_data(piece)) is None:
+            events += decoder.feed(piece)
+        else:
+            text = data.decode("utf-8", "replace")
+            events.append(ServerEvent(text, id=decoder.last_event_id))
+    assert events == by_the_book(b"".join(pieces))
+
+
+def test_a_lone_event_is_taken_as_it_came_up_to_the_limit() -> None:
+    decoder = SseDecoder(max_event_bytes=10)
+    assert decoder.lone_data(b"data: a\n\n") is None  # a BOM may stand before it
+    decoder.feed(b": hi\n")
+    assert decoder.lone_data(b"data: \xff\xc3\n\n") == b"\xff\xc3"
+    assert decoder.lone_data(b"data: 4567\n\n") == b"4567"
+    for other in (
+        b"data: 45678\n\n",
+        b"data: a\r\n",
+        b"data: a\rb\n\n",
+        b"data:a\n\n",
+        b"data: a\n",
+        b"\n\n",
+    ):
+        assert decoder.lone_data(other) is None
+
+
 @given(st.lists(st.binary(max_size=5) | FRAGMENTS, max_size=40), st.integers(1, 9))
 def test_it_does_not_matter_where_the_bytes_are_cut(
     pieces: list[bytes], size: int

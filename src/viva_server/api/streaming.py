@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 
 from viva_server import sse
@@ -65,7 +66,7 @@ async def stream_reply(
     )
     try:
         writer = await response.prepare(request)
-        if isinstance(writer, StreamWriter) and not response.compression:
+        if writer is not None and not response.compression:
             reading.reader.offer = _writer_at_once(writer, reading.reader)
         await _write_events(response, reading)
         await response.write_eof()
@@ -77,32 +78,39 @@ async def stream_reply(
     return response
 
 
-def _writer_at_once(writer: StreamWriter, reader: Reader) -> Callable[[str, int], bool]:
-    """Make what writes new text without a task, as long as the client keeps pace."""
+def _writer_at_once(
+    writer: AbstractStreamWriter, reader: Reader
+) -> Callable[[str, int], bool] | None:
+    """Make what writes new text without a task, as long as the client keeps pace.
+
+    Each event is framed here as a chunk of HTTP/1.1 and given to the transport in one
+    call: aiohttp's `write` does no more with a body that is chunked and not compressed,
+    in a coroutine. It is called only while the reader waits in `Reader.next`, so the
+    headers are out, the end is not, and no other write is under way.
+
+    None where the body is not chunked (HTTP/1.0) or aiohttp's writer is another one.
+    """
+    if type(writer) is not StreamWriter or not writer.chunked:
+        return None
+    if (transport := writer.transport) is None:
+        return None
     message_id = reader.reply.message_id
     time = asyncio.get_running_loop().time
 
     def write(text: str, cursor: int) -> bool:
-        transport = writer.transport
-        if transport is None or transport.get_write_buffer_size():
-            return False  # whoever writes now may have to wait
-        data = sse.content_event(message_id, cursor, text)
-        try:
-            _run_at_once(writer.write(data, drain=False))
-        except ConnectionError:
+        # Behind what waits in the buffer, whoever writes may have to wait as well.
+        if transport.is_closing() or transport.get_write_buffer_size():
             return False
+        event = sse.content_event(message_id, cursor, text)
+        chunk = b"%x\r\n%b\r\n" % (len(event), event)
+        size = len(chunk)
+        writer.buffer_size += size
+        writer.output_size += size  # of which the access log tells
+        transport.write(chunk)
         reader.last_write = time()
         return True
 
     return write
-
-
-def _run_at_once(write: Coroutine[None, None, None]) -> None:
-    try:
-        write.send(None)
-    except StopIteration:
-        return
-    raise RuntimeError("a write without a drain has waited")
 
 
 async def _write_events(response: web.StreamResponse, reading: Reading) -> None:

@@ -101,8 +101,8 @@ class Journal:
         """Note that a reply has something to commit."""
         if not self._dirty:
             self._marked_at = monotonic()
+            self._work.set()
         self._dirty[reply.message_id] = reply
-        self._work.set()
         if at_once:
             self._at_once.set()
 
@@ -149,13 +149,12 @@ class Journal:
         return self._connection
 
     async def _append(self, owner: str, replies: list[LiveReply]) -> None:
-        taken = [(reply, reply.take_chunk()) for reply in replies]
-        items = [(reply, chunk) for reply, chunk in taken if chunk is not None]
+        items = [(r, chunk) for r in replies if (chunk := r.take_chunk()) is not None]
 
         async def store(chunks: list[Chunk]) -> None:
             await append_chunks(await self._connected(), owner, chunks)
 
-        await self._commit(items, store, lambda reply, row: reply.committed(row.text))
+        await self._commit(items, store, LiveReply.chunk_committed)
 
     async def _close(self, owner: str, replies: list[LiveReply]) -> None:
         # Done without an ending: dropped, by a fence, and no business of this owner.

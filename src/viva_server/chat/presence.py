@@ -124,6 +124,9 @@ class Presence:
                 self._send_away(reply)
         for reader in list(self._readers):
             self._look_at(reader, now)
+        self._count_graces(now)
+
+    def _count_graces(self, now: float) -> None:
         for reply in list(self.local.values()):
             self._count_grace(reply, now)
 
@@ -180,7 +183,7 @@ class Presence:
                     self.local[request.message_id].end(request.end_requested)
         self._requests_at = asked_at
         self._forget_ended()
-        self._watch()
+        self._count_graces(asyncio.get_running_loop().time())
 
     async def _tell_left(self) -> None:
         changed = {

@@ -140,11 +140,12 @@ class LiveReply(ReplyText):
             self.message_id, "", "failed", self.end_reason, code, self.error_is_final
         )
 
-    def committed(self, text: str) -> None:
-        if not self.length:
+    def chunk_committed(self, chunk: Chunk) -> None:
+        """Take the committed chunk; readers get it, the responder may have room."""
+        if self.first_text_at is None:
             self.first_text_at = monotonic()
-        super().committed(text)
-        if self._pending_chars < _MAX_PENDING_CHARS:
+        self.committed(chunk.text)
+        if self._room is not None and self._pending_chars < _MAX_PENDING_CHARS:
             self._make_room()
 
     def close_committed(self, reply: ClosedReply) -> None:

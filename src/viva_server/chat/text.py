@@ -97,8 +97,6 @@ class ReplyText:
         if offset >= self.length:
             return ""
         end = self.length if limit is None else min(self.length, offset + limit)
-        if offset + len(self._chunks[-1]) == end == self.length:
-            return self._chunks[-1]
         first = bisect_right(self._ends, offset)
         last = bisect_left(self._ends, end, first)
         before = self._ends[first] - len(self._chunks[first])
@@ -107,8 +105,10 @@ class ReplyText:
 
     def committed(self, text: str) -> None:
         """Take text that has been committed, and give it to the readers."""
+        start = self.length
         self._add(text)
-        self.wake_readers()
+        for reader in self.readers:
+            reader.give(text, start)
 
     def closed(self, ending: Ending) -> None:
         """Take the committed ending, and wake the readers."""
@@ -202,20 +202,23 @@ class Reader:
                 self._waiter = None
 
     def wake(self) -> None:
-        """Let `next` look again, unless new text is taken without it."""
-        waiter = self._waiter
-        if waiter is None or waiter.done() or self._has_given():
-            return
-        waiter.set_result(None)
+        """Let `next` look again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    def _has_given(self) -> bool:
-        """Offer the text behind the cursor; whether `next` has nothing to do then."""
-        reply = self.reply
-        if self.offer is None or self.is_gone:
-            return False
-        if not 0 < reply.length - self.cursor <= PIECE_CHARS:
-            return False
-        if not self.offer(reply.text_after(self.cursor), reply.length):
-            return False
-        self.cursor = reply.length
-        return reply.ending is None and not reply.is_cut and not self.is_cut
+    def give(self, text: str, start: int) -> None:
+        """Offer text just committed behind `start` characters, or let `next` look."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return  # `next` looks anyway
+        end = start + len(text)
+        if (
+            self.offer is not None
+            and self.cursor == start
+            and len(text) <= PIECE_CHARS
+            and not self.is_gone
+            and self.offer(text, end)
+        ):
+            self.cursor = end
+        else:
+            waiter.set_result(None)

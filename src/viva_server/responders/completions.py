@@ -49,39 +49,32 @@ class Completion:
     part of the reply.
     """
 
-    __slots__ = ("_decoder", "_done", "_error", "_has_text", "finish_reason")
+    __slots__ = ("_decoder", "_error", "_has_text", "finish_reason", "has_ended")
 
     def __init__(self, *, max_event_bytes: int = 1_048_576) -> None:
         self._decoder = SseDecoder(max_event_bytes=max_event_bytes)
-        self._done = False
         self._error: ResponderError | None = None
         self._has_text = False
         self.finish_reason: str | None = None
-
-    def has_ended(self) -> bool:
-        """Say whether nothing more is worth reading: after `[DONE]` or an error."""
-        return self._done or self._error is not None
+        # Nothing more is worth reading: after `[DONE]` or an error.
+        self.has_ended = False
 
     def is_cut(self) -> bool:
         """Say whether the model has neither ended the reply nor failed."""
-        return not self.has_ended() and self.finish_reason is None
+        return not self.has_ended and self.finish_reason is None
 
     def feed(self, chunk: bytes) -> str:
         """Return the text in the events that this piece completes."""
-        if self.has_ended():
+        if self.has_ended:
             return ""
-        texts: list[str] = []
+        if (data := self._decoder.lone_data(chunk)) is not None:
+            return self._take(data)
         try:
-            for event in self._decoder.feed(chunk):
-                self._take(event.data, texts)
-                if self.has_ended():
-                    break
+            events = self._decoder.feed(chunk)
         except SseDecodeError:
             self._fail("the model's event is too large")
-        if not texts:
             return ""
-        self._has_text = True
-        return texts[0] if len(texts) == 1 else "".join(texts)
+        return "".join([self._take(event.data.encode()) for event in events])
 
     def close(self) -> Literal["stop", "length"]:
         """Say how the reply ended.
@@ -106,26 +99,29 @@ class Completion:
             raise ResponderError("upstream_empty", "the model's reply has no text")
         return _WHOLE[reason]
 
-    def _take(self, data: str, texts: list[str]) -> None:
-        if data == "[DONE]":
-            self._done = True
-            return
-        if not data:  # some servers' keep-alive
-            return
+    def _take(self, data: bytes) -> str:
+        if self.has_ended or not data:  # nothing: some servers' keep-alive
+            return ""
+        if data == b"[DONE]":
+            self.has_ended = True
+            return ""
         try:
             chunk = _decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            chunk = self._decode_slowly(data)
+            chunk = self._decode_slowly(data.decode("utf-8", "replace"))
         if chunk.error is not None:
             self._fail("the model reported an error in its stream")
-            return
+            return ""
+        text = ""
         for choice in chunk.choices or ():
             if choice.index:  # another choice than the first
                 continue
-            if choice.delta is not None and choice.delta.content:
-                texts.append(choice.delta.content)
+            if (delta := choice.delta) is not None and delta.content:
+                text += delta.content
+                self._has_text = True
             if choice.finish_reason:
                 self.finish_reason = choice.finish_reason
+        return text
 
     def _decode_slowly(self, data: str) -> _Chunk:
         """Accept what only Python's parser does: half a surrogate pair in a delta."""
@@ -138,3 +134,4 @@ class Completion:
 
     def _fail(self, message: str) -> None:
         self._error = ResponderError("upstream_error", message)
+        self.has_ended = True

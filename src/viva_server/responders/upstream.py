@@ -95,7 +95,7 @@ class Upstream:
         """
         completion = self.completion
         self._watch.start(math.inf)
-        while not completion.has_ended() and (chunk := await self._content.readany()):
+        while not completion.has_ended and (chunk := await self._content.readany()):
             if text := completion.feed(chunk):
                 self._watch.pause()
                 return text
@@ -112,18 +112,17 @@ class Upstream:
             ResponderError: `upstream_timeout`, `upstream_error`.
         """
         completion = self.completion
-        if completion.has_ended():
+        if completion.has_ended:
             return ""
         self._watch.start(idle_seconds)
         try:
-            self._notice_finish()
-            while chunk := await self._content.readany():
-                if text := completion.feed(chunk):
+            while True:
+                if completion.finish_reason is not None:
+                    self._watch.shorten(_TAIL_SECONDS)
+                if not (chunk := await self._content.readany()):
+                    return ""
+                if (text := completion.feed(chunk)) or completion.has_ended:
                     return text
-                if completion.has_ended():
-                    break
-                self._notice_finish()
-            return ""
         except (*CONNECTION_ERRORS, aiohttp.ClientError):
             if completion.finish_reason is not None:
                 return ""  # only the tail is missing
@@ -139,10 +138,6 @@ class Upstream:
         with contextlib.suppress(*CONNECTION_ERRORS, aiohttp.ClientError):
             while await self._content.readany():
                 pass
-
-    def _notice_finish(self) -> None:
-        if self.completion.finish_reason is not None:
-            self._watch.shorten(_TAIL_SECONDS)
 
     def _broken(self) -> ResponderError:
         if self._watch.has_expired:
@@ -162,6 +157,7 @@ class _Watch:
         "_deadline",
         "_handle",
         "_is_reading",
+        "_looks_at",
         "_loop",
         "_response",
         "has_expired",
@@ -173,13 +169,14 @@ class _Watch:
         self._deadline = math.inf
         self._is_reading = False
         self._handle: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
         self.has_expired = False
 
     def start(self, seconds: float) -> None:
         self._deadline = self._loop.time() + seconds
         self._is_reading = True
         # A handle that comes before the deadline schedules itself again.
-        if self._handle is None or self._deadline < self._handle.when():
+        if self._deadline < self._looks_at or self._handle is None:
             self._schedule()
 
     def shorten(self, seconds: float) -> None:
@@ -196,8 +193,8 @@ class _Watch:
 
     def _schedule(self) -> None:
         self.cancel()
-        when = min(self._deadline, self._loop.time() + _LOOK_SECONDS)
-        self._handle = self._loop.call_at(when, self._look)
+        self._looks_at = min(self._deadline, self._loop.time() + _LOOK_SECONDS)
+        self._handle = self._loop.call_at(self._looks_at, self._look)
 
     def _look(self) -> None:
         self._handle = None

@@ -63,8 +63,11 @@ class ClosedReply(NamedTuple):
     error_is_final: bool = False
 
 
-class Chunk(NamedTuple):
-    """New text of one reply; `start` counts the characters before it."""
+class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """New text of one reply; `start` counts the characters before it.
+
+    There is one per token; a named tuple takes four times as long to make.
+    """
 
     message_id: str
     start: int

@@ -49,7 +49,7 @@ def commit(reply: LiveReply) -> Chunk:
     """Do what the journal does with one chunk."""
     chunk = reply.take_chunk()
     assert chunk is not None
-    reply.committed(chunk.text)
+    reply.chunk_committed(chunk)
     return chunk
 
 
@@ -188,7 +188,7 @@ async def test_a_responder_waits_while_too_much_is_not_committed(
     await asyncio.sleep(0)
     # What is taken is not stored yet: the room comes with the commit.
     assert not waiting.done()
-    reply.committed(chunk.text)
+    reply.chunk_committed(chunk)
     await waiting
     assert [*fullness, reply.is_full] == [False, True, False]
 
@@ -200,7 +200,7 @@ async def test_a_second_backlog_waits_for_its_own_commit(reply: LiveReply) -> No
     waiting = asyncio.create_task(reply.room())
     await asyncio.sleep(0)
     assert first is not None
-    reply.committed(first.text)
+    reply.chunk_committed(first)
     await asyncio.sleep(0)
     assert not waiting.done()
     assert commit(reply).text[0] == "y"

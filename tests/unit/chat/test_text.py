@@ -218,6 +218,20 @@ async def test_text_that_is_not_taken_is_given_to_who_waits() -> None:
     assert slot.taken == []
 
 
+async def test_a_reader_that_knows_more_gets_only_what_is_new_to_it() -> None:
+    """It comes from another process, and this one has yet to hear of that text."""
+    reply = ReplyText("m", "ab")
+    reader, slot = reader_of(reply, 4), Slot()
+    reader.offer = slot
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    reply.committed("c")
+    await asyncio.sleep(0)
+    reply.committed("def")
+    assert slot.taken == []
+    assert (await waiting, reader.cursor) == ("ef", 6)
+
+
 async def test_nothing_is_offered_for_a_reader_that_is_gone() -> None:
     reply = ReplyText("m")
     reader, slot = reader_of(reply), Slot()
