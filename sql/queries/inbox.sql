@@ -5,7 +5,11 @@
 WITH given AS MATERIALIZED (
     SELECT
         d.fields,
-        decode(d.fields ->> 1, 'hex') AS dedupe_key
+        decode(d.fields ->> 1, 'hex') AS dedupe_key,
+        -- Here, where they still stand in the order in which they came.
+        clock_timestamp()
+        - CAST(d.fields ->> 14 AS double precision) * interval '1 second'
+            AS received_at
     FROM jsonb_array_elements(CAST(:deliveries AS jsonb)) AS d (fields)
 ),
 
@@ -29,8 +33,7 @@ stored AS (
         g.fields -> 11,
         g.fields -> 12,
         g.fields -> 13,
-        clock_timestamp()
-        - CAST(g.fields ->> 14 AS double precision) * interval '1 second',
+        g.received_at,
         CAST(g.fields ->> 15 AS integer),
         CAST(g.fields ->> 16 AS boolean)
     FROM given AS g

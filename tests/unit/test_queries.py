@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,27 @@ def test_the_package_brings_its_queries() -> None:
 def test_an_unknown_query_is_named() -> None:
     with pytest.raises(LookupError, match="no query is named 'nothing'"):
         find_query("nothing")
+
+
+def test_a_prepared_query_has_the_server_s_parameters() -> None:
+    text = (
+        "-- name: often, prepared\n-- Runs often.\n"
+        "SELECT :b, CAST(:a AS text), :b LIKE 'x%'"
+    )
+    (query,) = parse_queries(text, "x.sql")
+    assert query.prepared is not None
+    assert re.fullmatch(r"viva_often_[0-9a-f]{8}", query.prepared.name)
+    assert query.prepared.prepare == (
+        f"PREPARE {query.prepared.name} AS SELECT $1, CAST($2 AS text), $1 LIKE 'x%'"
+    )
+    assert query.prepared.execute == f"EXECUTE {query.prepared.name} (%(b)s, %(a)s)"
+    assert query.sql == "SELECT %(b)s, CAST(%(a)s AS text), %(b)s LIKE 'x%%'"
+
+
+def test_another_statement_of_the_name_is_another_prepared_one() -> None:
+    names = set()
+    for sql in ("SELECT 1", "SELECT 2"):
+        (query,) = parse_queries(f"-- name: often, prepared\n-- Why.\n{sql}", "x.sql")
+        assert query.prepared is not None
+        names.add(query.prepared.name)
+    assert len(names) == 2

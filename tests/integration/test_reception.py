@@ -1,0 +1,165 @@
+"""From a webhook's body to its row, whatever becomes of who sent it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from tests.postgres import run_sql
+from tests.waiting import until
+from viva_server.errors import StoreUnavailableError
+from viva_server.store.db import Database
+from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.json_body import NotJsonObjectError
+from viva_server.whatsapp.reception import NotStoredError, Receipt, Reception
+from viva_server.whatsapp.unpackers import Unpackers
+from viva_server.whatsapp.unpacking import Post, WrongSecretError
+
+POST = Post(tail="", query="", headers={}, trusted=True)
+ASKING = Post(tail="", query="", headers={}, trusted=True, asked=("right-secret",))
+
+
+class Gate:
+    """The database, with a gate in front."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.is_down = False
+        self.opened = asyncio.Event()
+        self.opened.set()
+
+    async def fetch(self, query: str, /, **parameters: Any) -> Sequence[Any]:
+        await self.opened.wait()
+        if self.is_down:
+            raise StoreUnavailableError
+        return await self._database.fetch(query, **parameters)
+
+
+@pytest.fixture
+def gate(database: Database) -> Gate:
+    return Gate(database)
+
+
+@pytest.fixture
+async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
+    inbox = Inbox(gate, retry_seconds=0.02, max_queued=20)
+    yield inbox
+    gate.opened.set()
+    await inbox.close()
+
+
+@pytest.fixture
+async def reception(inbox: Inbox) -> AsyncIterator[Reception]:
+    unpackers = Unpackers()
+    yield Reception(inbox, unpackers, answer_seconds=0.2, awaited_seconds=0.2)
+    await unpackers.close()
+
+
+def body(number: int, event: str = "messages.upsert", text: str = "oi") -> bytes:
+    data = {
+        "key": {"remoteJid": "5511988887777@s.whatsapp.net", "id": f"M{number}"},
+        "message": {"conversation": text},
+    }
+    return json.dumps({"event": event, "instance": "a", "data": data}).encode()
+
+
+def ids(url: str) -> list[str]:
+    found = run_sql(url, "SELECT message_id FROM viva.inbox ORDER BY received_at")
+    return [message_id for (message_id,) in found]
+
+
+async def test_the_receipt_tells_what_became_of_it(reception: Reception) -> None:
+    first = await reception.receive(body(1), POST)
+    assert first == Receipt("messages.upsert", "stored")
+    assert await reception.receive(body(1), POST) == first._replace(outcome="duplicate")
+
+
+async def test_bodies_are_stored_in_the_order_in_which_they_came(
+    reception: Reception, database_url: str
+) -> None:
+    await asyncio.gather(*(reception.receive(body(n), POST) for n in range(15)))
+    assert ids(database_url) == [f"M{n}" for n in range(15)]
+
+
+async def test_a_caller_that_leaves_at_once_leaves_its_body_to_be_stored(
+    reception: Reception, database_url: str
+) -> None:
+    caller = asyncio.create_task(reception.receive(body(1), POST))
+    await asyncio.sleep(0)  # it is handed over, and not unpacked yet
+    caller.cancel()
+    await until(lambda: ids(database_url) == ["M1"])
+    assert caller.cancelled()
+
+
+async def test_a_body_that_is_none_fails_alone(
+    reception: Reception, database_url: str
+) -> None:
+    results = await asyncio.gather(
+        reception.receive(body(1), POST),
+        reception.receive(b"[]", POST),
+        reception.receive(body(2), ASKING),
+        reception.receive(body(3), POST),
+        return_exceptions=True,
+    )
+    kinds = [Receipt, NotJsonObjectError, WrongSecretError, Receipt]
+    assert [type(result) for result in results] == kinds
+    assert ids(database_url) == ["M1", "M3"]
+
+
+async def test_others_have_their_turn_between_large_bodies(
+    reception: Reception, inbox: Inbox, gate: Gate
+) -> None:
+    gate.opened.clear()
+    large = [body(n, text="x" * 60_000) for n in range(6)]
+    callers = [asyncio.create_task(reception.receive(raw, POST)) for raw in large]
+    seen = set()
+    while inbox.waiting < 4:
+        await asyncio.sleep(0)
+        seen.add(inbox.waiting)
+    assert len(seen) > 2, "all were unpacked in one turn of the loop"
+    gate.opened.set()
+    assert {receipt.outcome for receipt in await asyncio.gather(*callers)} == {"stored"}
+
+
+@pytest.mark.parametrize("size", [10, 300 * 1024], ids=["light", "heavy"])
+async def test_what_is_not_stored_in_time_is_said_and_stored_later(
+    reception: Reception, gate: Gate, database_url: str, size: int
+) -> None:
+    gate.opened.clear()
+    with pytest.raises(NotStoredError) as caught:
+        await reception.receive(body(1, text="x" * size), POST)
+    assert caught.value.event == "messages.upsert"
+    assert isinstance(caught.value.__cause__, TimeoutError)
+    gate.opened.set()
+    await until(lambda: ids(database_url) == ["M1"])
+
+
+async def test_what_holds_up_evolution_is_kept_instead(
+    reception: Reception, gate: Gate, database_url: str
+) -> None:
+    gate.opened.clear()
+    receipt = await reception.receive(body(1, "messages.edited"), POST)
+    assert receipt == Receipt("messages.edited", "kept")
+    gate.is_down = True  # it fails behind the answer, and is tried again
+    gate.opened.set()
+    await asyncio.sleep(0.1)
+    gate.is_down = False
+    await until(lambda: len(ids(database_url)) == 1)
+
+
+@pytest.mark.parametrize("size", [10, 300 * 1024], ids=["light", "heavy"])
+async def test_a_full_inbox_and_a_closed_one_say_so(
+    reception: Reception, inbox: Inbox, gate: Gate, size: int
+) -> None:
+    gate.is_down = True
+    with pytest.raises(NotStoredError):
+        await reception.receive(body(1, text="x" * size), POST)
+    gate.is_down = False
+    await inbox.close()
+    with pytest.raises(NotStoredError) as caught:
+        await reception.receive(body(2, text="x" * size), POST)
+    assert isinstance(caught.value.__cause__, StoreUnavailableError)
