@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -226,14 +226,19 @@ def run_rounds(
     scenarios: Sequence[Scenario],
     rounds: int,
 ) -> list[Record]:
-    """Measure A B C, B C A, …: what drifts on the machine meets all of them."""
+    """Measure A B C, B C A, … for each scenario: what drifts meets all of them.
+
+    The subjects of a round run side by side and are loaded in turns, since the
+    machine's own speed drifts within minutes; where memory is measured, each alone.
+    """
     records = []
     for number in range(rounds):
         shift = number % len(subjects)
-        for subject in [*subjects[shift:], *subjects[:shift]]:
-            for record in _one_round(stage, subject, scenarios):
-                records.append({"round": number, **record})
-                _say(record)
+        for record in _one_round(
+            stage, [*subjects[shift:], *subjects[:shift]], scenarios
+        ):
+            records.append({"round": number, **record})
+            _say(record)
     return records
 
 
@@ -248,17 +253,28 @@ def _wait_for_quiet(within_seconds: float = 15.0) -> None:
 
 
 def _one_round(
-    stage: Stage, subject: Subject, scenarios: Sequence[Scenario]
+    stage: Stage, subjects: Sequence[Subject], scenarios: Sequence[Scenario]
 ) -> Iterator[Record]:
-    mine = [s for s in scenarios if not s.only or subject.name in s.only]
-    alone = [s for s in mine if s is MEMORY]
-    rest = [s for s in mine if s is not MEMORY]
-    for group in (alone, rest):
-        if group:
-            _wait_for_quiet()
-            with started(stage, subject) as live:
-                warm_up(live)
-                yield from (measure(live, scenario) for scenario in group)
+    if MEMORY in scenarios:
+        for subject in subjects:
+            with _warm(stage, [subject]) as (live,):
+                yield measure(live, MEMORY)
+    with _warm(stage, subjects) as lives:
+        for scenario in scenarios:
+            for live in lives:
+                is_asked = not scenario.only or live.subject.name in scenario.only
+                if scenario is not MEMORY and is_asked:
+                    yield measure(live, scenario)
+
+
+@contextmanager
+def _warm(stage: Stage, subjects: Sequence[Subject]) -> Iterator[list[Live]]:
+    _wait_for_quiet()
+    with ExitStack() as stack:
+        lives = [stack.enter_context(started(stage, subject)) for subject in subjects]
+        for live in lives:
+            warm_up(live)
+        yield lives
 
 
 def warm_up(live: Live) -> None:
