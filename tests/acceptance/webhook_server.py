@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
 from aiohttp import ClientSession, web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from tests.postgres import run_sql
@@ -80,11 +80,15 @@ class WebhookClient:
 
 @asynccontextmanager
 async def webhook_server(
-    database: Statements, config: Config, **door: Any
+    database: Statements,
+    config: Config,
+    *,
+    middlewares: Sequence[Middleware] = (),
+    **door: Any,
 ) -> AsyncIterator[WebhookClient]:
-    """Run the door on a free port, as the lead's table of routes registers it."""
+    """Run the door on a free port, in a host that may have middlewares."""
     inbox = Inbox(database, retry_seconds=0.05)
-    app = web.Application(middlewares=[_problems])
+    app = web.Application(middlewares=[_problems, *middlewares])
     unpackers = door.setdefault("unpackers", Unpackers())
     handlers = WebhookDoor(config, inbox, **door)
     app.router.add_post(BASE + ANY_TAIL, handlers.receive)

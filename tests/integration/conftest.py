@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.integration.gates import Gate
 from tests.postgres import PostgresServer
 from viva_server.store.db import Database
+from viva_server.whatsapp.inbox import Inbox
 
 
 @asynccontextmanager
@@ -43,3 +45,18 @@ async def own_db(own_database_url: str) -> AsyncIterator[Database]:
     """The same as db, on the server of this test alone."""
     async with _with_things(own_database_url) as database:
         yield database
+
+
+@pytest.fixture
+def gate(database: Database) -> Gate:
+    """The database of the inbox, with a gate in front."""
+    return Gate(database)
+
+
+@pytest.fixture
+async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
+    """An inbox with small limits."""
+    inbox = Inbox(gate, retry_seconds=0.02, max_queued=50, max_kept=3)
+    yield inbox
+    gate.opened.set()
+    await inbox.close()

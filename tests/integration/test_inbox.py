@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from tests.postgres import run_sql
+from tests.integration.gates import Gate, message, rows, stored
 from tests.waiting import until
 from viva_server.errors import (
     StoreError,
@@ -19,78 +16,10 @@ from viva_server.errors import (
     TransientStoreError,
 )
 from viva_server.store.db import Database
-from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.inbox import Inbox, KeptError
+from viva_server.whatsapp.inbox import Inbox
 
-_ROW_START = re.compile(r'\["[0-9a-f-]{36}",')
 _BODY = 13
 """Where the body stands among the fields of a row."""
-
-
-def message(number: int | str, text: str = "oi") -> Delivery:
-    body = {
-        "event": "messages.upsert",
-        "instance": "loja",
-        "data": {
-            "key": {"remoteJid": "5511988887777@s.whatsapp.net", "id": f"M{number}"},
-            "message": {"conversation": text},
-        },
-    }
-    return make_delivery("/messages-upsert", "", {}, body, trusted=True)
-
-
-def event(name: str) -> Delivery:
-    return make_delivery("", "", {}, {"event": name, "instance": "a"}, trusted=True)
-
-
-class Gate:
-    """The database, with a gate in front that counts, holds back or refuses."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.batches: list[int] = []
-        self.errors: list[Exception] = []
-        self.refuses: Callable[[dict[str, Any]], bool] = lambda _: False
-        self.loses_answer = False
-        self.is_down = False
-        self.opened = asyncio.Event()
-        self.opened.set()
-
-    async def fetch(self, query: str, /, **parameters: Any) -> Sequence[Any]:
-        self.batches.append(len(_ROW_START.findall(parameters["deliveries"])))
-        await self.opened.wait()
-        if self.is_down:
-            raise StoreUnavailableError
-        if self.errors:
-            raise self.errors.pop(0)
-        if self.refuses(parameters):
-            raise StoreError("refused")
-        rows = await self._database.fetch(query, **parameters)
-        if self.loses_answer:
-            self.loses_answer = False
-            raise StoreUnavailableError(outcome_unknown=True)
-        return rows
-
-
-@pytest.fixture
-def gate(database: Database) -> Gate:
-    return Gate(database)
-
-
-@pytest.fixture
-async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
-    inbox = Inbox(gate, retry_seconds=0.02, max_queued=50, max_kept=3)
-    yield inbox
-    gate.opened.set()
-    await inbox.close()
-
-
-def rows(url: str, columns: str = "message_id, deliveries") -> list[tuple[Any, ...]]:
-    return run_sql(url, f"SELECT {columns} FROM viva.inbox ORDER BY id")
-
-
-async def stored(url: str, count: int) -> None:
-    await until(lambda: len(rows(url)) >= count)
 
 
 async def test_a_row_is_there_when_add_returns(inbox: Inbox, database_url: str) -> None:
@@ -217,81 +146,6 @@ async def test_a_commit_whose_answer_was_lost_is_not_counted_twice(
     assert rows(database_url) == [("M1", 1)]
 
 
-async def test_an_event_that_evolution_waits_for_is_kept_until_it_is_stored(
-    inbox: Inbox, gate: Gate, database_url: str
-) -> None:
-    gate.errors = [StoreUnavailableError() for _ in range(5)]
-    for name in ("messages.edited", "logout.instance", "remove.instance"):
-        with pytest.raises(KeptError):
-            await inbox.add(event(name))
-    await stored(database_url, 3)
-    assert inbox.waiting == 0
-    waited = "extract(epoch FROM clock_timestamp() - received_at) < 60"
-    assert rows(database_url, waited) == [(True,)] * 3
-
-
-def edit(number: int | str) -> Delivery:
-    data = {"key": {"id": f"E{number}"}, "type": 14}
-    body = {"event": "messages.edited", "data": data}
-    return make_delivery("", "", {}, body, trusted=True)
-
-
-async def test_what_cannot_be_kept_goes_back_to_evolution_too(
-    inbox: Inbox, gate: Gate, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    gate.is_down = True
-    for number in range(3):
-        with pytest.raises(KeptError):
-            await inbox.add(edit(number))
-    for number in range(3, 5):
-        with pytest.raises(StoreUnavailableError) as refused:
-            await inbox.add(edit(number))
-        assert not isinstance(refused.value, KeptError)
-    assert inbox.waiting == 3
-    gate.is_down = False
-    await stored(database_url, 3)
-    assert {name for name, _ in rows(database_url)} == {"E0", "E1", "E2"}
-    assert "lost" not in caplog.text
-    assert await inbox.add(edit(3))
-
-
-async def test_what_is_kept_has_a_limit_in_bytes_that_is_free_again_once_stored(
-    gate: Gate, database_url: str
-) -> None:
-    inbox = Inbox(gate, retry_seconds=0.02, max_kept_bytes=2 * edit(10).size)
-    for number in (10, 20):
-        gate.is_down = True
-        for each in range(2):
-            with pytest.raises(KeptError):
-                await inbox.add(edit(number + each))
-        with pytest.raises(StoreUnavailableError) as refused:
-            await inbox.add(edit(number + 2))
-        assert not isinstance(refused.value, KeptError)
-        gate.is_down = False
-        await until(lambda: not inbox.waiting)
-        await stored(database_url, number // 5)
-    await inbox.close()
-
-
-async def test_events_that_evolution_was_told_of_are_kept_beyond_the_limit(
-    inbox: Inbox, gate: Gate, database_url: str
-) -> None:
-    """They were queued when there was room, and answered 200 after half a second."""
-    gate.opened.clear()
-    adding = [asyncio.create_task(inbox.add(message(0)))]
-    await until(lambda: gate.batches)
-    adding += [asyncio.create_task(inbox.add(edit(number))) for number in range(8)]
-    await asyncio.sleep(0)
-    for task in adding:
-        task.cancel()
-    await asyncio.wait(adding)
-    gate.is_down = True
-    gate.opened.set()
-    await until(lambda: len(gate.batches) > 3)
-    gate.is_down = False
-    await stored(database_url, 8)
-
-
 async def test_a_full_inbox_takes_no_more(inbox: Inbox, gate: Gate) -> None:
     gate.opened.clear()
     waiting = [asyncio.create_task(inbox.add(message(n))) for n in range(51)]
@@ -321,117 +175,6 @@ async def test_the_queue_has_a_limit_in_bytes_that_is_free_again_once_stored(
         gate.opened.set()
         assert await asyncio.gather(*adding) == [True] * 3
     await inbox.close()
-
-
-async def test_a_full_inbox_keeps_what_evolution_waits_for(
-    inbox: Inbox, gate: Gate, database_url: str
-) -> None:
-    gate.opened.clear()
-    waiting = [asyncio.create_task(inbox.add(message(0)))]
-    await until(lambda: gate.batches)
-    waiting += [asyncio.create_task(inbox.add(message(n))) for n in range(1, 80)]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    with pytest.raises(KeptError):
-        await inbox.add(event("messages.edited"))
-    gate.opened.set()
-    await asyncio.wait(waiting)
-    taken = sum(task.exception() is None for task in waiting)
-    await stored(database_url, taken + 1)
-
-
-async def test_a_stop_stores_what_is_queued(
-    inbox: Inbox, gate: Gate, database_url: str
-) -> None:
-    gate.opened.clear()
-    adding = [asyncio.create_task(inbox.add(message(n))) for n in range(5)]
-    await until(lambda: gate.batches)
-    closing = asyncio.create_task(inbox.close())
-    await asyncio.sleep(0)
-    gate.opened.set()
-    await closing
-    assert await asyncio.gather(*adding) == [True] * 5
-    assert len(rows(database_url)) == 5
-    with pytest.raises(StoreUnavailableError):
-        await inbox.add(message(9))
-
-
-async def test_a_stop_without_the_database_leaves_nobody_waiting(
-    inbox: Inbox, gate: Gate
-) -> None:
-    gate.opened.clear()
-    adding = [asyncio.create_task(inbox.add(message(n))) for n in range(5)]
-    await until(lambda: gate.batches)
-    await inbox.close(within_seconds=0.05)
-    done, pending = await asyncio.wait(adding, timeout=5)
-    assert not pending
-    assert all(isinstance(t.exception(), StoreUnavailableError) for t in done)
-
-
-async def test_a_closed_inbox_promises_nothing(inbox: Inbox) -> None:
-    await inbox.close()
-    with pytest.raises(StoreUnavailableError) as refused:
-        await inbox.add(event("messages.edited"))
-    assert not isinstance(refused.value, KeptError)
-    assert inbox.waiting == 0
-
-
-async def test_a_stop_stores_all_that_was_kept(
-    gate: Gate, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    inbox = Inbox(gate, retry_seconds=60, batch_rows=2)
-    gate.is_down = True
-    for number in range(7):
-        with pytest.raises(KeptError):
-            await inbox.add(edit(number))
-    gate.is_down = False
-    await inbox.close()
-    assert len(rows(database_url)) == 7
-    assert "lost" not in caplog.text
-
-
-async def test_a_stop_without_the_database_says_how_much_is_lost(
-    gate: Gate, caplog: pytest.LogCaptureFixture
-) -> None:
-    inbox = Inbox(gate, retry_seconds=60)
-    gate.is_down = True
-    for number in range(3):
-        with pytest.raises(KeptError):
-            await inbox.add(edit(number))
-    await inbox.close()
-    assert caplog.text.count("messages.edited is lost") == 3
-    assert inbox.waiting == 0
-
-
-async def test_what_fails_while_it_stops_is_not_said_to_be_kept(gate: Gate) -> None:
-    inbox = Inbox(gate)
-    gate.opened.clear()
-    adding = asyncio.create_task(inbox.add(edit(1)))
-    await until(lambda: gate.batches)
-    closing = asyncio.create_task(inbox.close())
-    await asyncio.sleep(0)
-    gate.is_down = True
-    gate.opened.set()
-    await closing
-    with pytest.raises(StoreUnavailableError) as refused:
-        await adding
-    assert not isinstance(refused.value, KeptError)
-
-
-async def test_a_cancelled_stop_leaves_nobody_waiting_and_is_cancelled(
-    inbox: Inbox, gate: Gate, database_url: str
-) -> None:
-    gate.opened.clear()
-    adding = [asyncio.create_task(inbox.add(message(n))) for n in range(2)]
-    await until(lambda: gate.batches)
-    adding += [asyncio.create_task(inbox.add(message(n))) for n in range(2, 5)]
-    closing = asyncio.create_task(inbox.close(within_seconds=60))
-    await asyncio.sleep(0.01)
-    closing.cancel()
-    await asyncio.wait([closing], timeout=5)
-    assert closing.cancelled()
-    done, pending = await asyncio.wait(adding, timeout=5)
-    assert not pending
-    assert all(isinstance(t.exception(), StoreUnavailableError) for t in done)
 
 
 async def test_two_processes_that_get_the_same_events_agree(
