@@ -95,3 +95,26 @@ async def test_a_full_inbox_keeps_what_evolution_waits_for(
     await asyncio.wait(waiting)
     taken = sum(task.exception() is None for task in waiting)
     await stored(database_url, taken + 1)
+
+
+async def test_a_full_memory_of_kept_events_refuses_nothing_else(
+    gate: Gate, database_url: str
+) -> None:
+    inbox = Inbox(gate, retry_seconds=60, max_kept=1)
+    gate.is_down = True
+    with pytest.raises(KeptError):
+        await inbox.add(edit(1))
+    gate.is_down = False
+    assert await inbox.add(message(1))
+    await stored(database_url, 2)
+    await inbox.close()
+
+
+async def test_an_event_that_is_larger_than_the_queue_is_kept_and_stored(
+    gate: Gate, database_url: str
+) -> None:
+    inbox = Inbox(gate, retry_seconds=0.02, max_queued_bytes=1)
+    with pytest.raises(KeptError):
+        await inbox.add(edit(1))
+    await stored(database_url, 1)
+    await inbox.close()
