@@ -17,7 +17,9 @@ from viva_server.api import webhook
 from viva_server.config import Config
 from viva_server.store.db import Database
 from viva_server.whatsapp.counters import WhatsAppCounters
+from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.unpackers import Unpackers
+from viva_server.whatsapp.unpacking import Post
 
 KIB = 2**10
 SECRET = "a-secret-of-the-hook"
@@ -160,6 +162,22 @@ async def test_evolutions_key_is_not_stored_wherever_it_stands(
     ((stored,),) = rows(database_url, "CAST(inbox AS text)")
     assert "(removed) (removed)" in stored
     assert key not in stored
+
+
+async def test_a_defect_is_503_and_logged_by_its_place_and_not_by_its_text(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(raw: bytes, post: Post) -> Delivery:
+        raise KeyError(raw)
+
+    monkeypatch.setattr(webhook, "unpack", broken)
+    async with webhook_server(database, Config()) as door:
+        status, _, headers = await door.post("", {"data": "what a person wrote"})
+        assert (status, headers["Retry-After"]) == (503, "5")
+    assert "cannot be read: KeyError in broken, line " in caplog.text
+    assert "person" not in caplog.text
 
 
 class Silent:

@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.fakes.evolution import FakeEvolution
+from tests.integration.catching import Room
 from tests.integration.gates import Gate
 from tests.postgres import PostgresServer
 from viva_server.store.db import Database
+from viva_server.whatsapp.client import EvolutionClient
 from viva_server.whatsapp.inbox import Inbox
 
 
@@ -60,3 +63,14 @@ async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
     yield inbox
     gate.opened.set()
     await inbox.close()
+
+
+@pytest.fixture
+async def room(database: Database, database_url: str) -> AsyncIterator[Room]:
+    """What a catch-up needs; the inbox is one without small limits."""
+    async with FakeEvolution() as evolution:
+        client = EvolutionClient(evolution.url, evolution.api_key)
+        inbox = Inbox(database, retry_seconds=0.05)
+        yield Room(database, database_url, inbox, evolution, client)
+        await inbox.close()
+        await client.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import contextlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,9 @@ from viva_server.errors import StoreError, StoreUnavailableError
 from viva_server.store.db import Database
 from viva_server.whatsapp.delivery import Delivery, make_delivery
 
-_ROW_START = re.compile(r'\["[0-9a-f-]{36}",')
+_MESSAGE_ID = 9
+_BODY = 13
+"""Where these stand among the fields of a row."""
 
 
 def message(number: int | str, text: str = "oi") -> Delivery:
@@ -43,28 +46,38 @@ class Gate:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.batches: list[int] = []
+        self.batches: list[list[str]] = []
+        """The ids of the messages in each batch; without one, its event."""
         self.errors: list[Exception] = []
-        self.refuses: Callable[[dict[str, Any]], bool] = lambda _: False
+        self.refuses: Callable[[str], bool] = lambda _: False
+        """Told the bodies of a batch."""
         self.loses_answer = False
         self.is_down = False
         self.opened = asyncio.Event()
         self.opened.set()
 
     async def fetch(self, query: str, /, **parameters: Any) -> Sequence[Any]:
-        self.batches.append(len(_ROW_START.findall(parameters["deliveries"])))
+        fields = _fields(parameters["deliveries"])
+        self.batches.append([row[_MESSAGE_ID] or row[3] for row in fields])
         await self.opened.wait()
         if self.is_down:
             raise StoreUnavailableError
         if self.errors:
             raise self.errors.pop(0)
-        if self.refuses(parameters):
+        if self.refuses(str([row[_BODY] for row in fields])):
             raise StoreError("refused")
         rows = await self._database.fetch(query, **parameters)
         if self.loses_answer:
             self.loses_answer = False
             raise StoreUnavailableError(outcome_unknown=True)
         return rows
+
+
+def _fields(deliveries: str) -> list[list[Any]]:
+    """Give the rows of a batch; none of one that PostgreSQL cannot read either."""
+    with contextlib.suppress(ValueError):
+        return list(json.loads(deliveries))
+    return []
 
 
 def rows(url: str, columns: str = "message_id, deliveries") -> list[tuple[Any, ...]]:

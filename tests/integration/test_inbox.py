@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,10 +16,8 @@ from viva_server.errors import (
     TransientStoreError,
 )
 from viva_server.store.db import Database
+from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.inbox import Inbox
-
-_BODY = 13
-"""Where the body stands among the fields of a row."""
 
 
 async def test_a_row_is_there_when_add_returns(inbox: Inbox, database_url: str) -> None:
@@ -64,7 +62,7 @@ async def test_one_commit_takes_all_that_gathered_behind_the_last(
     assert await first
     new = await asyncio.gather(*others)
     assert sum(new) == 19
-    assert gate.batches == [1, 20]
+    assert [len(batch) for batch in gate.batches] == [1, 20]
     assert sum(count for _, count in rows(database_url)) == 41
 
 
@@ -85,9 +83,7 @@ async def test_a_row_is_stored_though_its_caller_went_away(
 async def test_a_bad_row_fails_alone_and_is_stored_without_its_body(
     inbox: Inbox, gate: Gate, database_url: str
 ) -> None:
-    gate.refuses = lambda given: any(
-        "bad" in str(row[_BODY]) for row in json.loads(given["deliveries"])
-    )
+    gate.refuses = lambda bodies: "bad" in bodies
     texts = ["good", "bad", "good", "good"]
     added = await asyncio.gather(
         *(inbox.add(message(n, text)) for n, text in enumerate(texts))
@@ -189,3 +185,72 @@ async def test_two_processes_that_get_the_same_events_agree(
         await inbox.close()
     assert sum(added) == 100
     assert {count for _, count in rows(database_url)} == {4}
+
+
+async def behind(gate: Gate, inbox: Inbox, *deliveries: Delivery) -> list[list[str]]:
+    """Queue deliveries behind a commit under way, and give the batches they make."""
+    gate.opened.clear()
+    adding = [asyncio.create_task(inbox.add(message("first")))]
+    await until(lambda: gate.batches)
+    adding += [asyncio.create_task(inbox.add(delivery)) for delivery in deliveries]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(*adding)
+    assert gate.batches[0] == ["Mfirst"]
+    return gate.batches[1:]
+
+
+async def test_a_batch_has_so_many_rows_at_most_in_their_order(gate: Gate) -> None:
+    inbox = Inbox(gate, batch_rows=3)
+    batches = await behind(gate, inbox, *map(message, range(7)))
+    assert batches == [["M0", "M1", "M2"], ["M3", "M4", "M5"], ["M6"]]
+    await inbox.close()
+
+
+@pytest.mark.parametrize(("spare", "sizes"), [(0, [2, 2, 1]), (-1, [1] * 5)])
+async def test_a_batch_has_so_many_bytes_at_most(
+    gate: Gate, spare: int, sizes: list[int]
+) -> None:
+    inbox = Inbox(gate, batch_bytes=2 * message(0).size + spare)
+    batches = await behind(gate, inbox, *map(message, range(5)))
+    assert [len(batch) for batch in batches] == sizes
+    await inbox.close()
+
+
+async def test_a_delivery_larger_than_a_batch_is_stored_alone(gate: Gate) -> None:
+    inbox = Inbox(gate, batch_bytes=message(0).size)
+    large = message(1, "x" * 1000)
+    batches = await behind(gate, inbox, message(0), large, message(2))
+    assert batches == [["M0"], ["M1"], ["M2"]]
+    await inbox.close()
+
+
+async def test_the_first_of_two_deliveries_of_one_key_is_stored(
+    gate: Gate, database_url: str
+) -> None:
+    inbox = Inbox(gate)
+    await behind(gate, inbox, message(1, "one"), message(1, "two"))
+    texts = dict(rows(database_url, "message_id, form->>'text'"))
+    assert texts["M1"] == "one"
+    await inbox.close()
+
+
+async def test_a_refused_body_and_then_no_database_is_given_back(
+    inbox: Inbox, gate: Gate, database_url: str
+) -> None:
+    gate.errors = [StoreError("refused"), StoreUnavailableError()]
+    with pytest.raises(StoreUnavailableError):
+        await inbox.add(message(1))
+    assert rows(database_url) == []
+
+
+async def test_what_was_stored_is_told_once_with_its_first_delivery(gate: Gate) -> None:
+    told: list[Sequence[Delivery]] = []
+    inbox = Inbox(gate, on_stored=told.append)
+    first = message(1)
+    await behind(gate, inbox, first, message(1), message(2))
+    assert [[each.form["message_id"] for each in batch] for batch in told] == [
+        ["Mfirst"], ["M1", "M2"],
+    ]  # fmt: skip
+    assert told[1][0] is first
+    await inbox.close()

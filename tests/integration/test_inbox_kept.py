@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.gates import Gate, edit, event, message, rows, stored
 from tests.waiting import until
-from viva_server.errors import StoreUnavailableError
+from viva_server.errors import StoreError, StoreUnavailableError
 from viva_server.whatsapp.inbox import Inbox, KeptError
 
 
@@ -118,3 +118,45 @@ async def test_an_event_that_is_larger_than_the_queue_is_kept_and_stored(
         await inbox.add(edit(1))
     await stored(database_url, 1)
     await inbox.close()
+
+
+async def test_a_kept_event_is_stored_with_the_time_at_which_it_came(
+    gate: Gate, database_url: str
+) -> None:
+    inbox = Inbox(gate, retry_seconds=60)
+    gate.is_down = True
+    with pytest.raises(KeptError):
+        await inbox.add(edit(1))
+    gate.is_down = False
+    inbox._kept[0].since -= 3600
+    await inbox.add(message(1))
+    hours = "round(extract(epoch FROM clock_timestamp() - received_at) / 3600)"
+    assert sorted(rows(database_url, hours)) == [(0,), (1,)]
+    await inbox.close()
+
+
+async def test_what_somebody_waits_for_goes_before_what_is_kept(
+    gate: Gate,
+) -> None:
+    inbox = Inbox(gate, retry_seconds=60, batch_rows=2)
+    gate.is_down = True
+    for number in range(3):
+        with pytest.raises(KeptError):
+            await inbox.add(edit(number))
+    gate.is_down = False
+    gate.batches.clear()
+    await inbox.add(message(1))
+    await inbox.add(message(2))
+    await inbox.close()
+    assert [batch[0] for batch in gate.batches[:2]] == ["M1", "M2"]
+    assert [len(batch) for batch in gate.batches] == [2, 2, 1]
+
+
+async def test_an_awaited_event_whose_body_is_refused_is_kept_without_it(
+    inbox: Inbox, gate: Gate, database_url: str
+) -> None:
+    gate.errors = [StoreError("refused"), StoreUnavailableError()]
+    with pytest.raises(KeptError):
+        await inbox.add(edit(1))
+    await stored(database_url, 1)
+    assert rows(database_url, "body->>'removed'") == [("body",)]
