@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
 from aiohttp import ClientSession, web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 from yarl import URL
 
 from tests.postgres import run_sql
@@ -80,15 +80,11 @@ class WebhookClient:
 
 @asynccontextmanager
 async def webhook_server(
-    database: Statements,
-    config: Config,
-    *,
-    middlewares: Sequence[Middleware] = (),
-    **door: Any,
+    database: Statements, config: Config, **door: Any
 ) -> AsyncIterator[WebhookClient]:
     """Run the door on a free port, in a host that may have middlewares."""
     inbox = Inbox(database, retry_seconds=0.05)
-    app = web.Application(middlewares=[_problems, *middlewares])
+    app = web.Application(middlewares=[_problems, *door.pop("middlewares", ())])
     unpackers = door.setdefault("unpackers", Unpackers())
     handlers = WebhookDoor(config, inbox, **door)
     app.router.add_post(BASE + ANY_TAIL, handlers.receive)
