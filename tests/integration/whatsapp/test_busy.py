@@ -8,6 +8,7 @@ import pytest
 
 from tests.dictation import Dictation
 from tests.integration.whatsapp.lab import Lab, lab
+from viva_server.whatsapp import worker
 
 _CHATS = [f"551191000000{number}@s.whatsapp.net" for number in range(2)]
 _RUNS = "SELECT count(*), max(runs) FROM viva.whatsapp_turns WHERE state = 'answered'"
@@ -75,4 +76,21 @@ async def test_what_the_database_undid_of_a_turn_is_done_again(
         await site.stored("SELECT owner IS NULL FROM viva.whatsapp_chats", True)
         assert site.rows("SELECT last_value > 1 FROM viva.failures") == [(True,)]
         assert site.rows(_RUNS) == [(1, 1)]
+    assert "Giving back" not in caplog.text
+
+
+async def test_a_turn_that_takes_long_is_not_taken_for_a_stray(
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(worker, "_STRAY_SECONDS", 0.1)
+    dictation = Dictation()
+    async with lab(database_url, respond=dictation) as site:
+        site.receive("oi")
+        reply = await dictation.begun()
+        await asyncio.sleep(1.0)
+        reply.say("um")
+        reply.end()
+        await site.sent()
     assert "Giving back" not in caplog.text
