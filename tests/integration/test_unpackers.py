@@ -97,11 +97,14 @@ async def test_a_caller_that_leaves_before_its_process_begins_begins_none(
     threads.submit(release.wait)
     unpacking = asyncio.create_task(unpackers.unpack(b"{}", POST))
     await until(threads._work_queue.qsize)
+    left = unpackers._small._process
     unpacking.cancel()
     await asyncio.wait([unpacking])
     begun = asyncio.create_task(unpackers.unpack(b"{}", POST))
     release.set()
     assert (await begun).form["event"] == "x"
+    assert left is not None
+    assert left._child is None
     assert len(processes()) == 1
 
 
