@@ -16,6 +16,7 @@ from tests.chat_host import Host, chat_host
 from tests.dictation import saying
 from tests.fakes.model import FakeModel
 from tests.looks import LOOKS
+from tests.operator_page import OperatorPage, fill, operator_page
 from tests.postgres import PostgresServer
 from tests.programs import Program
 
@@ -84,3 +85,23 @@ async def proxy_site(
     """A proxy of docs/deploy and what is behind it, shared by a file's tests."""
     async with proxied(request.param, postgres) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def day_url(postgres: PostgresServer) -> Iterator[str]:
+    """A database with a day's work, which the tests of a file share."""
+    with postgres.database() as url:
+        fill(url)
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def day_site(day_url: str, model: FakeModel) -> AsyncIterator[Program]:
+    async with server(day_url, model) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def operator(browser: Browser, day_site: Program) -> AsyncIterator[OperatorPage]:
+    async with operator_page(browser, day_site.origin) as page:
+        yield page

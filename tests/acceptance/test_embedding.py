@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from tests.chat_host import (
     HOST,
     Host,
     Person,
+    chat_host,
     serving,
     settings,
 )
 from tests.dictation import Dictation, saying
+from tests.faults.heavy import history
+from tests.faults.large_bodies import MIB, unpackers_of
 from tests.host_app import RESOURCE, host_app
 from tests.postgres import PostgresServer
 from tests.programs import free_port
@@ -205,3 +209,15 @@ async def test_an_application_whose_database_is_away_does_not_start() -> None:
         await runner.setup()
     await runner.cleanup()
     assert type(raised.value).__module__ == "viva_server.errors"
+
+
+async def test_a_hosts_cleanup_ends_the_processes_of_heavy_bodies(
+    database_url: str,
+) -> None:
+    async with chat_host(database_url, saying("oi"), webhook_open=True) as host:
+        answer = await host.person("evolution").request(
+            "POST", "/webhook/evolution", data=history(MIB)
+        )
+        assert answer.status == 200
+        assert unpackers_of(os.getpid())
+    assert not unpackers_of(os.getpid())

@@ -66,6 +66,24 @@ def _is_read(seen: Any) -> bool:
     return reply["far_processes"] == 1 and readers == [1, 1]
 
 
+@pytest.mark.parametrize(("age", "processes"), [("4 s", 0), ("-1 h", 1)])
+async def test_a_far_reader_whose_process_died_is_shown_no_more(
+    database_url: str, age: str, processes: int
+) -> None:
+    async with (
+        chat_host(database_url, Dictation()) as host,
+        host.ana.stream("oi") as stream,
+    ):
+        message_id = (await stream.event()).data["message_id"]
+        rows(
+            database_url,
+            "INSERT INTO viva.far_readers (message_id, process_id, seen_at) VALUES"
+            f" ('{message_id}', gen_random_uuid(), now() - interval '{age}')",
+        )
+        [reply] = (await overview(operator(host)))["replies"]
+        assert reply["far_processes"] == processes
+
+
 def check_both(seen: Any, message_id: str) -> None:
     """Check what is told while one of two processes has a reply of five characters."""
     [reply] = seen["replies"]

@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Route, expect
+from playwright.async_api import Browser, expect
 
-from tests.browser import server
 from tests.chat_host import SECRET, token
-from tests.fakes.model import FakeModel
-from tests.operator_page import PHONE, TRACED, OperatorPage, fill, operator_page
-from tests.postgres import PostgresServer, run_sql
+from tests.operator_page import PHONE, TRACED, OperatorPage, operator_page
+from tests.postgres import run_sql
 from tests.programs import Program
 from viva_server.auth import JwtAuth
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 OVERVIEW = "**/viva/operator/overview"
-
-
-@pytest.fixture(scope="module")
-def day_url(postgres: PostgresServer) -> Iterator[str]:
-    """A database with a day's work, which the tests of this file share."""
-    with postgres.database() as url:
-        fill(url)
-        yield url
-
-
-@pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def day_site(day_url: str, model: FakeModel) -> AsyncIterator[Program]:
-    async with server(day_url, model) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def operator(browser: Browser, day_site: Program) -> AsyncIterator[OperatorPage]:
-    async with operator_page(browser, day_site.origin) as page:
-        yield page
 
 
 async def test_the_link_opens_the_page_and_leaves_the_address(
@@ -189,77 +164,6 @@ async def test_a_chats_token_is_told_from_one_that_expired(
     looks = len(operator.requests)
     await operator.page.wait_for_timeout(4000)
     assert len(operator.requests) == looks  # it does not ask again and again
-
-
-async def test_it_looks_again_by_itself_but_not_while_it_is_paused(
-    operator: OperatorPage, day_url: str
-) -> None:
-    await operator.open()
-    process = operator.page.locator("#processes-table tr", has_text="vps-new")
-    run_sql(
-        day_url,
-        "INSERT INTO viva.processes (id, lock_key, beat_at, host) VALUES"
-        " (gen_random_uuid(), 9, now() + interval '1 day', 'vps-new')",
-    )
-    try:
-        await expect(process).to_be_visible()
-        await operator.page.get_by_role("button", name="Pausar").click()
-        await expect(operator.page.locator("#freshness")).to_contain_text("Pausado")
-        looks = len(operator.requests)
-        await operator.page.wait_for_timeout(4000)
-        assert len(operator.requests) == looks
-    finally:
-        run_sql(day_url, "DELETE FROM viva.processes WHERE host = 'vps-new'")
-    await operator.page.get_by_role("button", name="Retomar").click()
-    await expect(process).to_be_hidden()
-
-
-@pytest.mark.parametrize("moment", ["between two looks", "within one"])
-async def test_nobody_is_asked_while_the_page_is_hidden(
-    operator: OperatorPage, moment: str
-) -> None:
-    async def answer_late(route: Route) -> None:
-        await asyncio.sleep(0.5)
-        await route.continue_()
-
-    await operator.open()
-    if moment == "within one":
-        await operator.page.route(OVERVIEW, answer_late)
-        async with operator.page.expect_request(OVERVIEW):
-            pass
-    hide = (
-        "Object.defineProperty(document, 'hidden', {{ get: () => {}, "
-        "configurable: true }}); document.dispatchEvent(new Event('visibilitychange'))"
-    )
-    await operator.value(hide.format("true"))
-    await operator.page.wait_for_timeout(1000)
-    looks = len(operator.requests)
-    await operator.page.wait_for_timeout(4000)
-    assert len(operator.requests) == looks
-    async with operator.page.expect_request(OVERVIEW):
-        await operator.value(hide.format("false"))
-
-
-async def test_what_is_old_is_said_to_be_old_until_the_server_is_back(
-    operator: OperatorPage,
-) -> None:
-    async def refuse(route: Route) -> None:
-        await route.fulfill(status=503, headers={"Retry-After": "1"}, body="{}")
-
-    await operator.open()
-    await operator.page.route(OVERVIEW, lambda route: route.abort())
-    await expect(operator.lost).to_contain_text("O servidor não responde")
-    await expect(operator.page.locator("#freshness")).to_contain_text("Parado há")
-    await expect(operator.messages).to_have_count(8)  # it stays
-    await operator.page.unroute(OVERVIEW)
-    await operator.page.route(OVERVIEW, refuse)
-    await expect(operator.lost).to_contain_text("O banco de dados não responde")
-    await operator.page.unroute(OVERVIEW)
-    await operator.page.get_by_role("button", name="Tentar agora").click()
-    await expect(operator.lost).to_be_hidden()
-    await expect(operator.page.locator("#announcer")).to_have_text(
-        "Conexão restabelecida."
-    )
 
 
 async def test_what_may_have_arrived_is_sent_again_only_after_a_question(

@@ -68,11 +68,12 @@ async def test_a_body_over_the_limit_is_ignored_with_200(
 
     data: Any = chunks() if chunked else b" " * (40 * 65536)
     async with webhook_server(database, Config(), max_body_bytes=MIB) as door:
-        status, answer, _ = await door.post("/call", data=data)
+        status, answer, headers = await door.post("/call", data=data)
         assert (status, answer) == (
             200,
             {"status": "received", "processed": False, "ignored": "too large"},
         )
+        assert "Connection" not in headers, "it serves on"
         # The bytes are given back and the connection still serves.
         assert (await door.post("", {"event": "call"}))[0] == 200
     assert rows(database_url) == [("call",)]

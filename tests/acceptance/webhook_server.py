@@ -82,9 +82,9 @@ class WebhookClient:
 async def webhook_server(
     database: Statements, config: Config, **door: Any
 ) -> AsyncIterator[WebhookClient]:
-    """Run the door on a free port, as the lead's table of routes registers it."""
+    """Run the door on a free port, in a host that may have middlewares."""
     inbox = Inbox(database, retry_seconds=0.05)
-    app = web.Application(middlewares=[_problems])
+    app = web.Application(middlewares=[_problems, *door.pop("middlewares", ())])
     unpackers = door.setdefault("unpackers", Unpackers())
     handlers = WebhookDoor(config, inbox, **door)
     app.router.add_post(BASE + ANY_TAIL, handlers.receive)

@@ -114,6 +114,16 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def unpackers_of(pid: int) -> list[int]:
+    """Give the running processes of a server that unpack heavy bodies for it."""
+    running = []
+    for child in children_of(pid):
+        with contextlib.suppress(OSError):
+            if b"unpack_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                running.append(child)
+    return running
+
+
 def _resident(pid: int) -> int:
     with contextlib.suppress(OSError, IndexError):
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

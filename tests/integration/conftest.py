@@ -7,8 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.fakes.evolution import FakeEvolution
+from tests.integration.catching import Room
+from tests.integration.gates import Gate
 from tests.postgres import PostgresServer
 from viva_server.store.db import Database
+from viva_server.whatsapp.client import EvolutionClient
+from viva_server.whatsapp.inbox import Inbox
 
 
 @asynccontextmanager
@@ -43,3 +48,29 @@ async def own_db(own_database_url: str) -> AsyncIterator[Database]:
     """The same as db, on the server of this test alone."""
     async with _with_things(own_database_url) as database:
         yield database
+
+
+@pytest.fixture
+def gate(database: Database) -> Gate:
+    """The database of the inbox, with a gate in front."""
+    return Gate(database)
+
+
+@pytest.fixture
+async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
+    """An inbox with small limits."""
+    inbox = Inbox(gate, retry_seconds=0.02, max_queued=50, max_kept=3)
+    yield inbox
+    gate.opened.set()
+    await inbox.close()
+
+
+@pytest.fixture
+async def room(database: Database, database_url: str) -> AsyncIterator[Room]:
+    """What a catch-up needs; the inbox is one without small limits."""
+    async with FakeEvolution() as evolution:
+        client = EvolutionClient(evolution.url, evolution.api_key)
+        inbox = Inbox(database, retry_seconds=0.05)
+        yield Room(database, database_url, inbox, evolution, client)
+        await inbox.close()
+        await client.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import re
 import resource
@@ -12,8 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from tests.faults.heavy import history, wide
 from tests.faults.large_bodies import MIB
+from viva_server.whatsapp import unpack_process
+from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.unpack_process import (
     CPU_SECONDS,
     MEMORY_BYTES,
@@ -90,8 +96,38 @@ def test_the_program_has_limits_of_memory_and_time() -> None:
         }
         assert soft[resource.RLIMIT_AS] == MEMORY_BYTES
         assert soft[resource.RLIMIT_CORE] == 0
+        yields = os.getpriority(os.PRIO_PROCESS, child.pid)
+        assert yields == os.getpriority(os.PRIO_PROCESS, 0) + 5
         left = soft[resource.RLIMIT_CPU] - cpu_seconds(child.pid)
         assert CPU_SECONDS - 1 <= left <= CPU_SECONDS + 1
+
+
+def test_what_is_printed_does_not_get_between_the_answers() -> None:
+    with program() as child:
+        sink, source = pipes(child)
+        write_frame(sink, POST, b"{}")
+        read_frame(source)
+        printed, errors = (Path(f"/proc/{child.pid}/fd/{n}").readlink() for n in (1, 2))
+        assert printed == errors
+
+
+def test_a_defect_is_told_by_its_place_and_not_by_its_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(raw: bytes, post: Post) -> Delivery:
+        raise KeyError(raw)
+
+    monkeypatch.setattr(unpack_process, "unpack", broken)
+    monkeypatch.setattr(unpack_process, "_allow_cpu", lambda: None)
+    asked, answered = io.BytesIO(), io.BytesIO()
+    write_frame(asked, POST, b"what a person wrote")
+    asked.seek(0)
+    unpack_process._answer(asked, answered)
+    answered.seek(0)
+    head = json.loads(read_frame(answered)[0])
+    assert head["failed"] == "defect"
+    assert head["why"].startswith("KeyError in broken, line ")
+    assert "person" not in head["why"]
 
 
 def test_too_many_values_are_refused_before_they_take_memory() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import gc
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from tests.faults.heavy import bottomless, history, media, wide
-from tests.faults.large_bodies import MIB, children_of
+from tests.faults.large_bodies import MIB, unpackers_of
 from tests.waiting import until
 from viva_server.errors import OverloadedError
 from viva_server.whatsapp.delivery import Delivery
@@ -28,12 +29,7 @@ ASKING = replace(POST, asked=(SECRET,))
 
 def processes() -> list[int]:
     """Give the running processes of all unpackers of this test."""
-    running = []
-    for pid in children_of(os.getpid()):
-        with contextlib.suppress(OSError):
-            if b"unpack_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                running.append(pid)
-    return running
+    return unpackers_of(os.getpid())
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ async def halted(
 
 
 async def test_a_cancelled_caller_ends_its_process_and_the_next_goes_on(
-    unpackers: Unpackers,
+    unpackers: Unpackers, caplog: pytest.LogCaptureFixture
 ) -> None:
     waiting = await halted(unpackers, history(20 * MIB))
     waiting.cancel()
@@ -89,6 +85,27 @@ async def test_a_cancelled_caller_ends_its_process_and_the_next_goes_on(
     assert waiting.cancelled()
     await until(lambda: not processes())
     await unpackers.unpack(history(9 * MIB), POST)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_a_caller_that_leaves_before_its_process_begins_begins_none(
+    unpackers: Unpackers,
+) -> None:
+    threads, release = ThreadPoolExecutor(1), threading.Event()
+    asyncio.get_running_loop().set_default_executor(threads)
+    threads.submit(release.wait)
+    unpacking = asyncio.create_task(unpackers.unpack(b"{}", POST))
+    await until(threads._work_queue.qsize)
+    left = unpackers._small._process
+    unpacking.cancel()
+    await asyncio.wait([unpacking])
+    begun = asyncio.create_task(unpackers.unpack(b"{}", POST))
+    release.set()
+    assert (await begun).form["event"] == "x"
+    assert left is not None
+    assert left._child is None
+    assert len(processes()) == 1
 
 
 async def test_who_waits_too_long_for_a_turn_may_come_again() -> None:
@@ -102,8 +119,12 @@ async def test_who_waits_too_long_for_a_turn_may_come_again() -> None:
     await unpackers.close()
     with pytest.raises(UnpackError):
         await first
-    with pytest.raises(OverloadedError):
-        await unpackers.unpack(b"{}", POST)
+    async with asyncio.timeout(15):
+        with pytest.raises(OverloadedError):
+            await unpackers.unpack(b"{}", POST)
+        with pytest.raises(OverloadedError):
+            await unpackers.unpack(history(9 * MIB), POST)
+        await unpackers.close()
     assert not processes()
 
 

@@ -134,5 +134,23 @@ async def test_a_fence_closes_nothing_of_the_new_owner(
     assert await load_owned(database, process.id) == set()
 
 
+async def test_a_beat_that_is_answered_late_fences_no_new_id(
+    database_url: str, database: Database, process: Process
+) -> None:
+    ownership, dead = process.runtime.ownership, process.id
+    async with database.transaction() as transaction:
+        assert await transaction.fetch_one("lock_process", process_id=dead)
+        await until(lambda: waits_for_a_lock(database_url, "beat_at"))
+        await transaction.fetch_one(
+            "declare_dead", process_id=dead, sole=True, late_seconds=1,
+            frozen_seconds=15,
+        )  # fmt: skip
+        ownership.fenced(dead)  # as the journal does
+        living = process.id
+    await until(lambda: _is_alive(database_url, living))
+    await asyncio.sleep(1.2)
+    assert (process.id, ownership.fencings) == (living, 1)
+
+
 def _is_alive(dsn: str, process_id: str) -> bool:
     return bool(run_sql(dsn, f"SELECT 1 FROM viva.processes WHERE id = '{process_id}'"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.integration.chat.looks import count, journal, message
@@ -124,6 +126,59 @@ async def test_a_sole_process_closes_at_its_start_what_is_there(
         assert message(database_url, message_id).finish_reason == "crashed"
         assert process.runtime.recovery.closed == 1
         assert process.runtime.recovery.buried == 1
+        # Whoever comes later is judged as by any other process.
+        later = Owner(database, await database.connect())
+        await later.register()
+        await asyncio.sleep(0.5)
+        assert run_sql(database_url, _DEAD) == [(owner.id,)]
+        await later.connection.close()
+
+
+async def test_a_process_takes_its_lock_again_on_a_new_connection(
+    database_url: str, process: Process, other: Process
+) -> None:
+    assert _locks(database_url) == 2
+    run_sql(database_url, _CUT_ALL)
+    for each in (process, other):
+        await _reconnected(each)
+    await until(lambda: _locks(database_url) == 2)
+    assert process.runtime.recovery._task is not None
+    assert not process.runtime.recovery._task.done()
+
+
+async def _reconnected(process: Process) -> None:
+    await until(lambda: process.runtime.ownership.connects == 2)
+
+
+def _locks(dsn: str) -> int:
+    """Count the processes that hold a lock of their own."""
+    ((number,),) = run_sql(
+        dsn,
+        "SELECT count(DISTINCT p.id) FROM viva.processes AS p JOIN pg_locks AS l"
+        " ON CAST(l.classid AS bigint) << 32 | CAST(l.objid AS bigint) = p.lock_key"
+        " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted",
+    )
+    return int(number)
+
+
+async def test_an_id_is_made_when_a_process_starts(database: Database) -> None:
+    ownership = Ownership(database, on_fenced=lambda: None)
+    made = ownership.id
+    await ownership.start()
+    assert ownership.id != made
+    await ownership.stop()
+
+
+async def test_a_process_sweeps_when_it_has_started_and_not_all_the_time(
+    database_url: str, owner: Owner
+) -> None:
+    late = new_id()
+    await owner.append(late, 0, "tarde")
+    async with running(database_url):
+        await until(lambda: not journal(database_url, late))
+        await owner.append(late, 0, "mais tarde")
+        await asyncio.sleep(0.5)
+        assert journal(database_url, late)
 
 
 async def test_text_of_closed_replies_is_swept_and_live_text_stays(

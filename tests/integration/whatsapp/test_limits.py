@@ -60,3 +60,20 @@ async def test_a_stopping_process_begins_no_turn_and_leaves_it_to_the_next(
     async with lab(database_url, respond=saying("Resposta")) as next_one:
         await next_one.sent()
         assert [sent.jid for sent in next_one.evolution.sent] == [_CHATS[1]]
+
+
+async def test_a_short_debounce_is_pushed_on_for_half_a_minute_at_most(
+    database_url: str,
+) -> None:
+    async with lab(database_url, whatsapp_debounce_seconds=1.0, worker=False) as site:
+        site.receive("um")
+        left = "extract(epoch FROM latest_at - clock_timestamp())"
+        chat = f"SELECT {left} > 15 AND {left} <= 30 FROM viva.whatsapp_chats"
+        await site.stored(chat, True)
+        # As if it had gone on so for 30 seconds.
+        site.rows("UPDATE viva.whatsapp_chats SET due_at = now(), latest_at = now()")
+        site.receive("dois")
+        await site.applied()
+        messages = "SELECT count(*) FROM viva.whatsapp_messages"
+        await site.stored(messages, 2)
+        assert site.rows("SELECT due_at <= now() FROM viva.whatsapp_chats") == [(True,)]

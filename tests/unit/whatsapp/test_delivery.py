@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from viva_server.whatsapp.delivery import KEPT_HEADERS, Delivery, make_delivery
+from viva_server.whatsapp.delivery import (
+    KEPT_HEADERS,
+    MAX_STORED_BYTES,
+    Delivery,
+    make_delivery,
+)
 
 
 def batch(count: int, chars: int) -> Delivery:
@@ -50,3 +55,25 @@ def test_a_secret_is_taken_out_of_all_parts_of_a_delivery() -> None:
     )
     parts = (delivery.form_json, delivery.body_json, delivery.headers_json)
     assert secret not in "".join((*parts, delivery.tail, repr(delivery.form)))
+
+
+def test_a_body_of_just_the_limit_is_stored_whole() -> None:
+    def stored(size: int) -> Delivery:
+        body = {"event": "call", "data": "x" * (size - len(empty))}
+        return make_delivery("", "", {}, body, trusted=True)
+
+    empty = '{"event":"call","data":""}'
+    assert len(stored(MAX_STORED_BYTES).body_json) == MAX_STORED_BYTES
+    assert '"removed":"body"' in stored(MAX_STORED_BYTES + 1).body_json
+
+
+def test_the_texts_of_a_batch_of_just_the_limit_are_kept_whole() -> None:
+    assert batch(32, 2**15).form["texts"] == ["a" * 2**15] * 32
+    assert batch(32, 2**15 + 1).form["texts"] == ["a" * 1000] * 32
+
+
+def test_the_size_of_a_delivery_is_that_of_all_its_texts() -> None:
+    delivery = batch(3, 100)
+    parts = (delivery.body_json, delivery.form_json, delivery.headers_json)
+    assert all(len(part) > 2 for part in parts)
+    assert delivery.size == sum(map(len, parts))

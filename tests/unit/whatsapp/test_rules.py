@@ -48,7 +48,7 @@ _GROUP = {"chat": "120363000000000000@g.us", "group": True}
         ({"kind": "reaction"}, "reaction"),
         ({"kind": "poll"}, "poll"),
         ({"timestamp": int(NOW) - 3601}, "old"),
-        ({"timestamp": int(NOW) - 3599}, None),
+        ({"timestamp": int(NOW) - 3600}, None),
         ({"reply_in_response": "message"}, "bot_request"),
     ],
 )
@@ -109,6 +109,7 @@ def test_media_alone_have_no_text() -> None:
 @pytest.mark.parametrize(
     ("runs", "reason", "is_final", "seconds"),
     [
+        (0, "upstream_error", False, 1.0),
         (1, "crashed", False, 0.0),
         (1, "shutdown", False, 0.0),
         (1, None, False, 0.0),
@@ -127,10 +128,11 @@ def test_a_cut_turn_runs_again_three_times_at_most(
 
 
 def test_a_send_waits_longer_each_time_and_as_long_as_it_is_told() -> None:
-    assert [rules.retry_seconds(n, None) for n in (0, 1, 2, 9, 99)] == [
+    assert [rules.retry_seconds(n, None) for n in (0, 1, 2, 9, 9999)] == [
         1.0, 2.0, 4.0, 300.0, 300.0,
     ]  # fmt: skip
     assert rules.retry_seconds(0, 7.0) == 7.0
+    assert rules.retry_seconds(5, 7.0) == 32.0
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,21 @@ def test_a_secret_is_taken_out_wherever_it_stands(secret: str) -> None:
     assert hide(f"a {secret}", (secret,)) == f"a {REMOVED}"
 
 
+@pytest.mark.parametrize("secret", ["8letters", CANARY, 'quo"ted-\\secret'])
+@pytest.mark.parametrize("where", ["text", "middle", "name", "list", "deep"])
+def test_a_secret_is_taken_out_where_it_stands_alone(secret: str, where: str) -> None:
+    values: dict[str, Any] = {
+        "text": {"a": secret},
+        "middle": {"a": f"x{secret}y{secret}z"},
+        "name": {f"x{secret}y": 1},
+        "list": ["a", f"x{secret}"],
+        "deep": {"a": [{"b": [f"{secret}y"]}]},
+    }
+    clean, encoded = storable(values[where], (secret,))
+    assert secret not in "".join(_texts(clean))
+    assert json.loads(encoded) == clean
+
+
 def test_a_short_secret_takes_no_words_out_of_texts() -> None:
     value = {"a": "abacate"}
     assert storable(value, ("aba",))[0] == value
