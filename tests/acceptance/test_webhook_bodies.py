@@ -54,6 +54,18 @@ async def test_a_body_that_a_middleware_of_the_host_has_read_is_stored(
     assert rows(database_url) == [("call",)] * 2
 
 
+async def test_what_a_middleware_has_read_has_the_same_limit(
+    database: Database, database_url: str
+) -> None:
+    async with webhook_server(
+        database, Config(), middlewares=[_reads_bodies], max_body_bytes=KIB
+    ) as door:
+        for size, answer in ((KIB, received("call")), (KIB + 1, IGNORED)):
+            assert (await door.post("", data=pieces(call(size))))[:2] == (200, answer)
+            assert door.bytes_in_flight == 0
+    assert rows(database_url) == [("call",)]
+
+
 @pytest.mark.parametrize("comes", ["at once", "in pieces"])
 async def test_a_body_of_just_the_limit_is_stored_and_one_byte_more_is_not(
     database: Database, database_url: str, comes: str

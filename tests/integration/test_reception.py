@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.integration.gates import Gate
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.errors import StoreUnavailableError
-from viva_server.store.db import Database
 from viva_server.whatsapp.inbox import Inbox
 from viva_server.whatsapp.json_body import NotJsonObjectError
 from viva_server.whatsapp.reception import NotStoredError, Receipt, Reception
@@ -21,35 +20,6 @@ from viva_server.whatsapp.unpacking import Post, WrongSecretError
 
 POST = Post(tail="", query="", headers={}, trusted=True)
 ASKING = Post(tail="", query="", headers={}, trusted=True, asked=("right-secret",))
-
-
-class Gate:
-    """The database, with a gate in front."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.is_down = False
-        self.opened = asyncio.Event()
-        self.opened.set()
-
-    async def fetch(self, query: str, /, **parameters: Any) -> Sequence[Any]:
-        await self.opened.wait()
-        if self.is_down:
-            raise StoreUnavailableError
-        return await self._database.fetch(query, **parameters)
-
-
-@pytest.fixture
-def gate(database: Database) -> Gate:
-    return Gate(database)
-
-
-@pytest.fixture
-async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
-    inbox = Inbox(gate, retry_seconds=0.02, max_queued=20)
-    yield inbox
-    gate.opened.set()
-    await inbox.close()
 
 
 @pytest.fixture

@@ -155,7 +155,9 @@ class WebhookDoor:
             raise self._too_large()
         if request.content.at_eof():
             # A middleware of the host may have read it already.
-            return await request.read()
+            whole = await request.read()
+            self._take_off(flight, len(whole))
+            return whole
         if request.content.is_eof():  # all of it came with the head
             whole = request.content.read_nowait()
             self._take_off(flight, len(whole))

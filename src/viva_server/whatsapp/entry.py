@@ -19,6 +19,7 @@ class Entry:
     since: float = field(default_factory=time.monotonic)
     is_kept: bool = False
     is_late: bool = False
+    is_stored: bool = False
     _timer: asyncio.TimerHandle | None = None
 
     @property
@@ -33,7 +34,8 @@ class Entry:
         self._timer = loop.call_later(seconds, self._expire)
 
     def answer(self, *, is_new: bool) -> None:
-        """Tell the caller, unless nobody waits any more."""
+        """Tell the caller that the row is there, unless nobody waits any more."""
+        self.is_stored = True
         self._stop_timer()
         if not self.stored.done():
             self.stored.set_result(is_new)

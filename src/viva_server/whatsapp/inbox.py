@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -161,9 +161,7 @@ class Inbox:
     def _give_up(self) -> None:
         for entry in self._queue:
             entry.fail(StoreUnavailableError("the server stops"))
-        lost = [*self._kept, *(entry for entry in self._queue if entry.is_promised)]
-        if lost:
-            logger.error("%d kept webhook events are lost", len(lost))
+        _tell_of_loss([*self._kept, *self._queue])
         self._queue.clear()
         self._kept.clear()
         self._queued_bytes = self._kept_bytes = 0
@@ -187,6 +185,9 @@ class Inbox:
         try:
             if batch:
                 await self._store(batch)
+        except asyncio.CancelledError:
+            _tell_of_loss(entry for entry in batch if not entry.is_stored)
+            raise
         finally:
             for entry in batch:
                 if not entry.stored.done():
@@ -194,7 +195,7 @@ class Inbox:
 
     async def _wait_for_work(self) -> None:
         """Wait for a delivery, where some are kept for `retry_seconds` at most."""
-        if not self._queue and not self._is_closed:
+        if not self._queue:
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._retry_seconds if self._kept else None):
@@ -250,15 +251,16 @@ class Inbox:
 
     def _give_back(self, batch: list[Entry], error: StoreError) -> None:
         """Send the deliveries back to Evolution, but for those that it waits for."""
+        lost: list[Entry] = []
         for entry in batch:
             if entry.delivery.is_awaited and not self._is_closed:
                 self._keep(entry)
                 entry.fail(KeptError(str(error), outcome_unknown=True))
             elif entry.is_kept or entry.is_promised:
-                event = entry.delivery.form["event"]
-                logger.error("a kept webhook event %s is lost", event)
+                lost.append(entry)
             else:
                 entry.fail(StoreUnavailableError(str(error), outcome_unknown=True))
+        _tell_of_loss(lost)
 
     def _may_keep(self, delivery: Delivery) -> bool:
         room = self._max_kept_bytes - self._kept_bytes
@@ -306,3 +308,11 @@ class Inbox:
             deliveries=deliveries,
             debounce_seconds=self._rules.debounce_seconds,
         )
+
+
+def _tell_of_loss(entries: Iterable[Entry]) -> None:
+    """Log the events that Evolution was told are taken care of, and that are not."""
+    lost = [entry for entry in entries if entry.is_kept or entry.is_promised]
+    if lost:
+        names = ", ".join(sorted({entry.delivery.form["event"] for entry in lost}))
+        logger.error("%d kept webhook events are lost: %s", len(lost), names)
