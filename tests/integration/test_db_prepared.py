@@ -114,7 +114,7 @@ async def test_a_plan_made_for_small_tables_suits_large_ones(
         cursor.execute(prepared(name).prepare)
         values = {key: VALUES[key] for key in query.parameters}
         cursor.execute(f"EXPLAIN (FORMAT JSON) {prepared(name).execute}", values)
-        (plan,) = cursor.fetchone() or ((),)
+        ((plan,),) = cursor.fetchall()
     scans = [node for node in _nodes(plan[0]["Plan"]) if "Relation Name" in node]
     whole = [
         node["Relation Name"]
