@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from tests.acceptance.webhook_server import BASE, received, rows, webhook_server
 from tests.waiting import until
+from viva_server.api import webhook
 from viva_server.config import Config
 from viva_server.store.db import Database
 from viva_server.whatsapp import reception
