@@ -62,18 +62,22 @@ class Wheel:
         self.slots: list[list[Upstream]] = [[] for _ in range(SLOTS)]
         self.random = random.Random(1)
         self.waiting: list[Upstream] = []
+        self.latest: asyncio.TimerHandle | None = None
         self.now = 0
         self.started_at = monotonic()
 
     def add(self, stream: Upstream, together: int) -> None:
         """Let the stream begin, or wait for as many as it wants beside it."""
         if not self.waiting:
-            asyncio.get_running_loop().call_later(TOGETHER_SECONDS, self._begin)
+            loop = asyncio.get_running_loop()
+            self.latest = loop.call_later(TOGETHER_SECONDS, self._begin)
         self.waiting.append(stream)
         if len(self.waiting) >= together:
             self._begin()
 
     def _begin(self) -> None:
+        if self.latest is not None:  # it would begin the next load too early
+            self.latest.cancel()
         for stream in self.waiting:
             phase = self.random.randint(1, stream.every_ticks)
             self.slots[(self.now + phase) % SLOTS].append(stream)
