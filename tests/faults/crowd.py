@@ -88,13 +88,21 @@ async def taken_over(dsn: str, owner: str, within_seconds: float = 60.0) -> floa
     return loop.time() - began
 
 
-def declared_dead_at(dsn: str, owner: str) -> float:
+async def declared_dead_at(dsn: str, owner: str, within_seconds: float = 20.0) -> float:
     """Give the wall-clock time of the transaction that closed the replies.
 
-    The database's clock is this machine's; a busy driver does not falsify it.
+    The database's clock is this machine's; a busy driver does not falsify it. A process
+    that was killed without a live reply has nothing to take over, and may be declared
+    dead only after this is called.
+
+    Raises:
+        TimeoutError: nobody declares it dead.
     """
     sql = "SELECT extract(epoch FROM dead_at)::float8 FROM viva.processes"
-    return float(run_sql(dsn, f"{sql} WHERE id = '{owner}'")[0][0])
+    async with asyncio.timeout(within_seconds):
+        while (at := run_sql(dsn, f"{sql} WHERE id = '{owner}'")[0][0]) is None:
+            await asyncio.sleep(0.02)
+    return float(at)
 
 
 async def judge(

@@ -55,7 +55,7 @@ async def killed_at_random(
             takes_over = asyncio.create_task(taken_over(fleet.dsn, owner))
             await fleet.run(victim)
             slowest.append(await takes_over)
-            declared.append(declared_dead_at(fleet.dsn, owner) - killed_at)
+            declared.append(await declared_dead_at(fleet.dsn, owner) - killed_at)
     verdict = await judge(fleet, model, history, least_done=persons)
     return {
         "kills": kills,
