@@ -108,6 +108,7 @@ def write_when_dead() -> None:
         sql = queries.find_query(name).sql.replace("dead_at IS NULL", "TRUE")
         sql = sql.replace("AND m.status = 'streaming'", "")
         object.__setattr__(queries.find_query(name), "sql", sql)
+        object.__setattr__(queries.find_query(name), "prepared", None)
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

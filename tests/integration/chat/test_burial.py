@@ -29,7 +29,7 @@ async def test_an_owner_with_a_statement_under_way_is_buried_later(
             # locked its owner's row by then.
             await blocker.fetch_statement(_SAME_ROW, id=message_id)
             append = asyncio.create_task(owner.append(message_id, 5, " e também"))
-            await until(lambda: waits_for_a_lock(database_url, "INTO viva.journal"))
+            await until(lambda: waits_for_a_lock(database_url, "append_chunks"))
             assert await bury(database, owner.id, sole=True) is None
             raise ZeroDivisionError
     await append
@@ -45,7 +45,7 @@ async def test_the_buried_take_no_more_text(
     async with database.transaction() as burial:
         assert await burial.fetch_one("lock_process", process_id=owner.id)
         append = asyncio.create_task(owner.append(message_id, 5, " nunca visto"))
-        await until(lambda: waits_for_a_lock(database_url, "INTO viva.journal"))
+        await until(lambda: waits_for_a_lock(database_url, "append_chunks"))
         await burial.fetch(
             "declare_dead", process_id=owner.id, sole=True, late_seconds=1,
             frozen_seconds=15,

@@ -30,7 +30,7 @@ async def test_nothing_is_shown_before_its_commit(
     elsewhere = await other.chat.resume(ANA, reading.message_id, 0, Line())
     async with held(database, process):
         model.say("segredo")
-        await until(lambda: waits_for_a_lock(database_url, "INTO viva.journal"))
+        await until(lambda: waits_for_a_lock(database_url, "append_chunks"))
         await asyncio.sleep(0.3)  # three looks of the other process
         assert reading.reader.reply.length == elsewhere.reader.reply.length == 0
     assert await read(reading, 7) == await read(elsewhere, 7) == "segredo"
@@ -110,7 +110,7 @@ async def test_a_refused_row_fails_alone(
         await read(reading, 6)
     async with held(database, process):
         begun[0][1].say("depois")
-        await until(lambda: waits_for_a_lock(database_url, "INTO viva.journal"))
+        await until(lambda: waits_for_a_lock(database_url, "append_chunks"))
         # These two wait for the commit that is under way, and so go together.
         begun[1][1].say("nunca")
         begun[2][1].say("depois")
