@@ -24,7 +24,8 @@ def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one minute, one round")
-    parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
+    many = f"default 3, with --quick 1, with --webhooks {webhooks.ROUNDS}"
+    parser.add_argument("--rounds", type=int, help=many)
     parser.add_argument("--subjects", help="comma-separated: " + ", ".join(SUBJECTS))
     parser.add_argument("--scenarios", help="comma-separated, default all")
     parser.add_argument("--server", help="viva-server to run, default this one's")
@@ -55,7 +56,7 @@ def _records(stage: Stage, options: argparse.Namespace) -> list[dict[str, Any]]:
         return parts.run_rounds(stage, options.server, rounds)
     if options.webhooks:
         pair = [*choose(["viva"], options.server), WEBHOOK_PEER]
-        return webhooks.run_rounds(stage, pair, rounds)
+        return webhooks.run_rounds(stage, pair, options.rounds or webhooks.ROUNDS)
     default = "viva,openai" if options.quick else ",".join(SUBJECTS)
     chosen = choose((options.subjects or default).split(","), options.server)
     every = scenarios.QUICK if options.quick else scenarios.FULL

@@ -259,11 +259,12 @@ def _one_round(
         for subject in subjects:
             with _warm(stage, [subject]) as (live,):
                 yield measure(live, MEMORY)
+    if not (rest := [scenario for scenario in scenarios if scenario is not MEMORY]):
+        return
     with _warm(stage, subjects) as lives:
-        for scenario in scenarios:
+        for scenario in rest:
             for live in lives:
-                is_asked = not scenario.only or live.subject.name in scenario.only
-                if scenario is not MEMORY and is_asked:
+                if not scenario.only or live.subject.name in scenario.only:
                     yield measure(live, scenario)
 
 

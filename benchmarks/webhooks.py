@@ -22,6 +22,7 @@ from benchmarks.subjects import SERVER, WEBHOOK_PEER, Subject
 
 CONNECTIONS = 64
 SECONDS = 2.0
+ROUNDS = 14
 Record = dict[str, Any]
 
 

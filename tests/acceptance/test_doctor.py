@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg2
 import pytest
 from aiohttp import web
-from psycopg2.extensions import parse_dsn
 
+from tests.acceptance.bouncer import pgbouncer
 from tests.acceptance.test_commands import SECRET, free_port, run, serving
 from tests.chat_host import running
 from tests.fakes.evolution import FakeEvolution
@@ -99,46 +94,6 @@ def test_a_server_without_room_for_connections_is_named(database_url: str) -> No
             connection.close()
 
     assert (word, "are free" in detail) == ("warn", True)
-
-
-@contextmanager
-def pgbouncer(database_url: str, mode: str) -> Iterator[str]:
-    """Run PgBouncer before a database and give the way through it."""
-    program = shutil.which("pgbouncer")
-    if program is None:
-        pytest.fail("pgbouncer is not on the PATH: run .ci/packages.sh")
-    address = parse_dsn(database_url)
-    port = free_port()
-    with data_folder() as folder:
-        (folder / "ini").write_text(
-            "[databases]\n"
-            f"* = host={address['host']} port={address['port']} user=viva\n"
-            "[pgbouncer]\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = any\npool_mode = {mode}\nmax_client_conn = 20\n"
-            "ignore_startup_parameters = extra_float_digits\n"
-        )
-        (folder / "ini").chmod(0o644)
-        user = ["-u", "postgres"] if os.geteuid() == 0 else []
-        process = subprocess.Popen(
-            [program, *user, folder / "ini"], stderr=subprocess.PIPE, text=True
-        )
-        try:
-            wait_for_port(port)
-            name = address["dbname"]
-            yield f"host=127.0.0.1 port={port} user=viva dbname={name}"
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
-
-
-def wait_for_port(port: int) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.05)
-    raise AssertionError("never listened")
 
 
 @pytest.mark.parametrize(("mode", "word"), [("transaction", "FAIL"), ("session", "ok")])

@@ -61,7 +61,7 @@ class WebhookDoor:
         unpackers: who reads heavy bodies; the caller's, who closes them.
         counters: where answers are counted.
         max_body_bytes: above, a delivery is answered 200 and ignored.
-        max_bytes_in_flight: of all bodies that are being read; above, 503.
+        max_bytes_in_flight: of all bodies that are not answered yet; above, 503.
         body_seconds: how long a body may take to arrive.
         answer_seconds: how long an answer waits for the commit; then 503. A large
             body has longer.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 
 from psycopg2.extras import Json
@@ -12,7 +11,7 @@ from viva_server.store.address import parse_address
 from viva_server.store.core import CoreCompiler
 from viva_server.store.link import Link, connect
 from viva_server.store.pool import Pool, PoolUsage
-from viva_server.store.queries import Prepared
+from viva_server.store.queries import Statement
 from viva_server.store.rows import Result, Row
 from viva_server.store.server import ServerFacts
 from viva_server.store.statements import ENDING_SECONDS, Connection, Statements
@@ -133,15 +132,10 @@ class Database(Statements):
         """
         return Transaction(self._pool, self._tasks, self._compiler)
 
-    async def _run(
-        self,
-        sql: str,
-        parameters: Mapping[str, object] | None,
-        prepared: Prepared | None = None,
-    ) -> Result:
+    async def _run(self, statement: Statement) -> Result:
         link = await self._pool.acquire()
         try:
-            return await link.run(sql, parameters, prepared)
+            return await link.run(*statement)
         finally:
             self._pool.release(link)
 

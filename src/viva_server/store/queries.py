@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -43,6 +43,14 @@ class Prepared(NamedTuple):
     name: str
     prepare: str
     execute: str
+
+
+class Statement(NamedTuple):
+    """What a connection is to run; with None for the parameters `%` is not doubled."""
+
+    sql: str
+    parameters: Mapping[str, object] | None
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 
 from psycopg2.extras import Json
 from sqlalchemy import Executable
@@ -12,7 +11,7 @@ from sqlalchemy import Executable
 from viva_server.errors import StoreError
 from viva_server.store.core import CoreCompiler
 from viva_server.store.link import Link
-from viva_server.store.queries import Prepared, find_query
+from viva_server.store.queries import Statement, find_query
 from viva_server.store.rows import Result, Row
 from viva_server.store.tasks import Tasks
 
@@ -59,7 +58,8 @@ class Statements(ABC):
         """
         compiled = self._compiler.compile(statement)
         values = compiled.bind(parameters)
-        return (await self._tasks.shield(self._run(compiled.sql, values))).rows
+        running = self._run(Statement(compiled.sql, values))
+        return (await self._tasks.shield(running)).rows
 
     async def _run_query(self, name: str, parameters: dict[str, object]) -> Result:
         query = find_query(name)
@@ -68,19 +68,14 @@ class Statements(ABC):
             if isinstance(value, dict | list):
                 parameters[key] = _as_driver_value(value)
         try:
-            running = self._run(query.sql, parameters, query.prepared)
-            return await self._tasks.shield(running)
+            statement = Statement(query.sql, parameters, query.prepared)
+            return await self._tasks.shield(self._run(statement))
         except StoreError as error:
             error.add_note(f"in query {name}")
             raise
 
     @abstractmethod
-    async def _run(
-        self,
-        sql: str,
-        parameters: Mapping[str, object] | None,
-        prepared: Prepared | None = None,
-    ) -> Result: ...
+    async def _run(self, statement: Statement) -> Result: ...
 
 
 class Connection(Statements):
@@ -102,21 +97,16 @@ class Connection(Statements):
 
     async def execute_script(self, sql: str) -> None:
         """Run several statements, without parameters, as one transaction."""
-        await self._tasks.shield(self._run(sql, None))
+        await self._tasks.shield(self._run(Statement(sql, None)))
 
     async def close(self) -> None:
         """Close it at once; what runs on it fails, its outcome unknown."""
         self._link.close()
         await self._tasks.end_all(ENDING_SECONDS)
 
-    async def _run(
-        self,
-        sql: str,
-        parameters: Mapping[str, object] | None,
-        prepared: Prepared | None = None,
-    ) -> Result:
+    async def _run(self, statement: Statement) -> Result:
         async with self._turn:
-            return await self._link.run(sql, parameters, prepared)
+            return await self._link.run(*statement)
 
 
 def _as_driver_value(value: dict[str, object] | list[object]) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +15,7 @@ from viva_server.errors import (
 from viva_server.store.core import CoreCompiler
 from viva_server.store.link import Link
 from viva_server.store.pool import Pool
-from viva_server.store.queries import Prepared
+from viva_server.store.queries import Statement
 from viva_server.store.rows import Result
 from viva_server.store.statements import Statements
 from viva_server.store.tasks import Tasks
@@ -38,7 +37,7 @@ class Transaction(Statements):
     async def __aenter__(self) -> Self:
         self._link = await self._pool.acquire()
         try:
-            await self._tasks.shield(self._run("BEGIN", {}))
+            await self._tasks.shield(self._run(Statement("BEGIN", {})))
         except BaseException as error:
             await self._abandon(error)
             raise
@@ -55,19 +54,13 @@ class Transaction(Statements):
         else:
             await self._abandon(error)
 
-    async def _run(
-        self,
-        sql: str,
-        parameters: Mapping[str, object] | None,
-        prepared: Prepared | None = None,
-    ) -> Result:
-        # A statement that is not prepared there would undo the whole transaction.
-        del prepared
+    async def _run(self, statement: Statement) -> Result:
         async with self._turn:
             if self._link is None:
                 raise StoreError("the transaction is not open")
             try:
-                return await self._link.run(sql, parameters)
+                # Never as prepared: where it is not, that undoes the transaction.
+                return await self._link.run(statement.sql, statement.parameters)
             except StoreUnavailableError as error:
                 error.outcome_unknown = False  # nothing is stored without COMMIT
                 raise

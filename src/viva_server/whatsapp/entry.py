@@ -29,7 +29,7 @@ class Entry:
         return has_left and self.delivery.is_awaited
 
     def expire_in(self, seconds: float) -> None:
-        """Let the caller wait no longer than this; asyncio.timeout costs ten times."""
+        """Let the caller wait no longer; asyncio.timeout costs three times as much."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(seconds, self._expire)
 

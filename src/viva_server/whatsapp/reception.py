@@ -49,7 +49,7 @@ class Reception:
     """Unpacks bodies and puts them into the inbox, both of which stay their owners'.
 
     Light bodies are unpacked on the event loop, all that came in one turn of it side
-    by side: that takes an eighth less of the server's CPU than each between the work
+    by side: that takes a tenth less of the server's CPU than each between the work
     of its own request (docs/performance.md).
 
     Args:

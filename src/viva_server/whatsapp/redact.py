@@ -144,8 +144,6 @@ def _text(value: str) -> object:
 
 
 def _storable_number(value: object) -> object:
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
