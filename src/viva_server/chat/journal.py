@@ -91,7 +91,7 @@ class Journal:
         self._at_once = asyncio.Event()
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._last_commit = 0.0
+        self._last_commit = float("-inf")
         self._tried_since = 0.0
         self._stuck_since: float | None = None
         self._retry_seconds = 0.0

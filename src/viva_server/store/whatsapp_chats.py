@@ -184,9 +184,9 @@ async def end_turn(
     state: str,
     error: str | None,
     outbox_id: str,
-    text: str,
+    text: str | None,
 ) -> bool:
-    """End a turn without a reply of the model; `text` is sent in its place."""
+    """End a turn without a reply of the model; `text`, if any, is sent instead."""
     row = await database.fetch_one(
         "end_turn",
         owner=owner,

@@ -22,6 +22,7 @@ from viva_server.errors import (
 from viva_server.ids import new_id
 from viva_server.store import whatsapp_chats as store
 from viva_server.store.db import Database
+from viva_server.store.health import Health
 from viva_server.store.people import Person
 from viva_server.store.whatsapp_chats import Chat, ChatState, WaitingMessage
 from viva_server.whatsapp import rules
@@ -67,6 +68,7 @@ class Turns:
         typist: None: the typing state is not shown.
         counters: told how each run of a turn ended.
         on_sends: called when something is in the outbox.
+        health: says whether the age of a message can be told.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Turns:
         typist: Typist | None,
         counters: WhatsAppCounters,
         on_sends: Callable[[], None],
+        health: Health,
     ) -> None:
+        self._health = health
         self._config = config
         self._database = database
         self._chat = chat
@@ -162,7 +166,10 @@ class Turns:
         max_age = self._config.whatsapp_max_age_seconds
         old = [m for m in messages if m.age_seconds > max_age]
         messages = [m for m in messages if m.age_seconds <= max_age]
-        await self._skip(owner, chat, old, "old")
+        if old and not self._health.clocks_agree:
+            await self._doubt(owner, chat, old)
+        else:
+            await self._skip(owner, chat, old, "old")
         if state.is_paused and not await self._was_greeting(
             owner, chat, state, messages
         ):
@@ -172,6 +179,24 @@ class Turns:
             return None
         if state.full_seconds is not None and state.full_seconds > 0:
             return state.full_seconds
+        turn = await self._add_turn(owner, chat, messages)
+        return None if turn is None else await self._answer(owner, chat, turn, messages)
+
+    async def _doubt(
+        self, owner: str, chat: Chat, messages: Sequence[WaitingMessage]
+    ) -> None:
+        """Put away what is old by a clock that nobody can trust; a replay answers it.
+
+        A dead turn shows in `webhook dead`. Nothing is sent: it may truly be old.
+        """
+        turn = await self._add_turn(owner, chat, messages)
+        if turn is not None:
+            await self._say(owner, turn, None, state="dead", error="clock")
+            self._counters.turn("dead")
+
+    async def _add_turn(
+        self, owner: str, chat: Chat, messages: Sequence[WaitingMessage]
+    ) -> _Turn | None:
         turn = _Turn(new_id(), new_id(), 0)
         begun = await store.add_turn(
             self._database,
@@ -181,7 +206,7 @@ class Turns:
             user_message_id=turn.user_message_id,
             message_ids=[m.message_id for m in messages],
         )
-        return await self._answer(owner, chat, turn, messages) if begun else None
+        return turn if begun else None
 
     async def _skip(
         self, owner: str, chat: Chat, messages: Sequence[WaitingMessage], why: str
@@ -301,7 +326,7 @@ class Turns:
         self._counters.turn("dead")
 
     async def _say(
-        self, owner: str, turn: _Turn, text: str, *, state: str, error: str
+        self, owner: str, turn: _Turn, text: str | None, *, state: str, error: str
     ) -> None:
         await store.end_turn(
             self._database,
