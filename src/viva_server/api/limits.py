@@ -55,6 +55,7 @@ PAUSE_DESCRIPTORS = 16
 """With no more than these left nothing is accepted; clients wait in the backlog."""
 
 _LAST_HEAD_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
 _PAUSE_SECONDS = 0.1
 _ACCEPTED_AT_ONCE = 32
 _OPERATIONAL = frozenset({"health", "ready"})
@@ -309,7 +310,7 @@ class LimitedRequestHandler(RequestHandler):
     by `idle_seconds` until its next byte comes; then by `head_seconds` too.
     """
 
-    __slots__ = ("_head_seconds", "_head_timer")
+    __slots__ = ("_has_looked", "_head_seconds", "_head_timer")
 
     def __init__(
         self,
@@ -322,6 +323,7 @@ class LimitedRequestHandler(RequestHandler):
         super().__init__(manager, loop=loop, **kwargs)
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
+        self._has_looked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock for the first request's head."""
@@ -388,6 +390,7 @@ class LimitedRequestHandler(RequestHandler):
         return self._waiter is not None and not self._waiter.done()
 
     def _start_clock(self) -> None:
+        self._has_looked = False
         self._head_timer = self._loop.call_later(self._head_seconds, self._give_up)
 
     def _stop_clock(self) -> None:
@@ -396,6 +399,12 @@ class LimitedRequestHandler(RequestHandler):
             self._head_timer = None
 
     def _give_up(self) -> None:
+        # uvloop runs what is due before it reads: a loop that was busy for long finds
+        # the time over and the head waiting in the socket.
+        if not self._has_looked:
+            self._has_looked = True
+            self._head_timer = self._loop.call_later(_LOOK_SECONDS, self._give_up)
+            return
         self._head_timer = None
         self.force_close()
 

@@ -87,7 +87,11 @@ class Health:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Have what a block stores counted while nobody knows yet how it goes."""
+        """Have what a block stores counted while nobody knows yet how it goes.
+
+        For those with a connection of their own: the wait for one of the pool says
+        nothing of the database.
+        """
         key = object()
         self._attempts[key] = monotonic()
         try:

@@ -195,8 +195,7 @@ class Inbox:
         """Store a batch; afterwards, or at a cancellation, nobody waits for it."""
         try:
             if batch:
-                with self._health.attempt():
-                    await self._store(batch)
+                await self._store(batch)
         except asyncio.CancelledError:
             _tell_of_loss(entry for entry in batch if not entry.is_stored)
             raise
