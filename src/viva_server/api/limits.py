@@ -152,6 +152,10 @@ class Descriptors:
                 self._free = 0  # not even one, to look
         return self._free - self._taken
 
+    def forget(self) -> None:
+        """Count anew at the next question."""
+        self._counted_at = float("-inf")
+
     def take(self) -> None:
         """Note that one was opened."""
         self._taken += 1
@@ -238,8 +242,12 @@ class _Acceptor:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             free = self._descriptors.free()
-            if free <= LAST_DESCRIPTORS:
-                self._limited.close_idle(LAST_DESCRIPTORS - free + 1)
+            if free <= LAST_DESCRIPTORS + _ACCEPTED_AT_ONCE:
+                closed = self._limited.close_idle(_ACCEPTED_AT_ONCE)
+                if closed and free <= LAST_DESCRIPTORS:
+                    # They are closed when the loop comes round; so is this called.
+                    self._descriptors.forget()
+                    return
             if free <= PAUSE_DESCRIPTORS:
                 self._pause(listener)
                 return
@@ -293,14 +301,16 @@ class LimitedServer(Server):
             self, loop=self._loop, head_seconds=seconds, **self._kwargs
         )
 
-    def close_idle(self, count: int) -> None:
+    def close_idle(self, count: int) -> int:
         """Close kept connections without a request, those that came first."""
-        for connection in self.connections:
-            if count <= 0:
-                return
-            if isinstance(connection, LimitedRequestHandler) and connection.is_kept:
-                connection.force_close()
-                count -= 1
+        idle = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, LimitedRequestHandler) and connection.is_kept
+        ]
+        for connection in idle[:count]:
+            connection.force_close()
+        return min(count, len(idle))
 
 
 class LimitedRequestHandler(RequestHandler):
