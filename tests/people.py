@@ -13,8 +13,8 @@ from viva_server.store.erasure import Erasure
 from viva_server.store.outbox import Send, claim_sends
 from viva_server.store.postgres_programs import find_programs
 from viva_server.store.subjects import Subject, with_addresses
-from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
+from viva_server.whatsapp.ingress.inbox import Inbox
 
 PHONE = "5511988887777"
 LID = "103899771998284"

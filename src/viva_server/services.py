@@ -27,15 +27,15 @@ from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
-from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.client import EvolutionClient
+from viva_server.whatsapp.conversation.worker import Worker
 from viva_server.whatsapp.counters import WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox
-from viva_server.whatsapp.intake import is_pending
+from viva_server.whatsapp.evolution.catch_up import CatchUp
+from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
+from viva_server.whatsapp.ingress.inbox import Inbox
+from viva_server.whatsapp.ingress.intake import is_pending
 from viva_server.whatsapp.rules import Rules
-from viva_server.whatsapp.unpackers import Unpackers
-from viva_server.whatsapp.worker import Worker
 
 if TYPE_CHECKING:
     from viva_server.store.embedded import EmbeddedPostgres

@@ -16,11 +16,11 @@ from tests.waiting import until
 from viva_server.api import webhook
 from viva_server.config import Config
 from viva_server.store.db import Database
-from viva_server.whatsapp import reception
 from viva_server.whatsapp.counters import WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.unpackers import Unpackers
-from viva_server.whatsapp.unpacking import Post
+from viva_server.whatsapp.ingress import reception
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
+from viva_server.whatsapp.ingress.unpacking import Post
 
 KIB = 2**10
 SECRET = "a-secret-of-the-hook"

@@ -23,7 +23,7 @@ from tests.waiting import until
 from viva_server.config import Config
 from viva_server.errors import StoreUnavailableError
 from viva_server.store.db import Database
-from viva_server.whatsapp.unpackers import Unpackers
+from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
 
 MIB = 2**20
 

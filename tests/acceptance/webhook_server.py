@@ -16,8 +16,8 @@ from tests.postgres import run_sql
 from viva_server.api.problems import problem_response, to_problem, unexpected
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.config import Config
-from viva_server.whatsapp.inbox import Inbox, Statements
-from viva_server.whatsapp.unpackers import Unpackers
+from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
+from viva_server.whatsapp.ingress.inbox import Inbox, Statements
 
 Site = tuple[str, int]
 

@@ -13,9 +13,9 @@ from viva_server.chat.reply import LiveReply
 from viva_server.store import processes, queries
 from viva_server.store.outbox import Send
 from viva_server.store.replies import Chunk, ClosedReply
-from viva_server.whatsapp import outbox
-from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.outcomes import SendOutcome
+from viva_server.whatsapp.conversation import outbox
+from viva_server.whatsapp.evolution.catch_up import CatchUp
+from viva_server.whatsapp.evolution.outcomes import SendOutcome
 
 _GAP_SECONDS = 0.3
 """Between showing and storing: makes the defect likely to be met by one kill."""

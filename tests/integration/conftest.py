@@ -12,8 +12,8 @@ from tests.integration.catching import Room
 from tests.integration.gates import Gate
 from tests.postgres import PostgresServer
 from viva_server.store.db import Database
-from viva_server.whatsapp.client import EvolutionClient
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.ingress.inbox import Inbox
 
 
 @asynccontextmanager

@@ -28,7 +28,7 @@ from viva_server.store.db import Database, Row
 from viva_server.store.erasure import Erasure
 from viva_server.store.subjects import whatsapp_subject, with_addresses
 from viva_server.store.whatsapp_events import apply_handover, load_pending
-from viva_server.whatsapp.delivery import make_delivery
+from viva_server.whatsapp.ingress.delivery import make_delivery
 
 _JID = f"{PHONE}@s.whatsapp.net"
 _OTHER = "5511900000000@s.whatsapp.net"

@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes.evolution import INSTANCE, FakeEvolution, Generation
 from viva_server.errors import EvolutionError
-from viva_server.whatsapp.client import EvolutionClient
-from viva_server.whatsapp.stored import MAX_ROWS, PAGE_ROWS
+from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.evolution.stored import MAX_ROWS, PAGE_ROWS
 
 NOW = datetime.now(UTC)
 

@@ -9,8 +9,8 @@ import pytest
 from tests.integration.gates import Gate, edit, event, message, rows
 from tests.waiting import until
 from viva_server.errors import StoreUnavailableError
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox, KeptError
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.inbox import Inbox, KeptError
 
 
 async def test_a_stop_stores_what_is_queued(

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.gates import Gate, edit, event, message, rows, stored
 from tests.waiting import until
 from viva_server.errors import StoreError, StoreUnavailableError
-from viva_server.whatsapp.inbox import Inbox, KeptError
+from viva_server.whatsapp.ingress.inbox import Inbox, KeptError
 
 
 async def test_an_event_that_evolution_waits_for_is_kept_until_it_is_stored(

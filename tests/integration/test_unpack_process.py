@@ -18,16 +18,16 @@ import pytest
 
 from tests.faults.heavy import history, wide
 from tests.faults.large_bodies import MIB
-from viva_server.whatsapp import unpack_process
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.unpack_process import (
+from viva_server.whatsapp.ingress import unpack_process
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.heavy_bodies import _spawn
+from viva_server.whatsapp.ingress.unpack_process import (
     CPU_SECONDS,
     MEMORY_BYTES,
     read_frame,
     write_frame,
 )
-from viva_server.whatsapp.unpackers import _spawn
-from viva_server.whatsapp.unpacking import Post
+from viva_server.whatsapp.ingress.unpacking import Post
 
 POST = Post(tail="/x", query="", headers={}, trusted=True)
 

@@ -22,13 +22,17 @@ from viva_server.api.wire import to_json
 from viva_server.config import Config
 from viva_server.errors import OverloadedError
 from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
-from viva_server.whatsapp.inbox import Inbox
-from viva_server.whatsapp.json_body import NotJsonObjectError
-from viva_server.whatsapp.reception import NotStoredError, Receipt, Reception
-from viva_server.whatsapp.secrets import Verdict, judge_request
-from viva_server.whatsapp.unpack_process import whereabouts
-from viva_server.whatsapp.unpackers import TooCostlyError, UnpackError, Unpackers
-from viva_server.whatsapp.unpacking import Post, WrongSecretError
+from viva_server.whatsapp.events.json_values import NotJsonObjectError
+from viva_server.whatsapp.ingress.heavy_bodies import (
+    TooCostlyError,
+    UnpackError,
+    Unpackers,
+)
+from viva_server.whatsapp.ingress.inbox import Inbox
+from viva_server.whatsapp.ingress.reception import NotStoredError, Receipt, Reception
+from viva_server.whatsapp.ingress.secrets import Verdict, judge_request
+from viva_server.whatsapp.ingress.unpack_process import whereabouts
+from viva_server.whatsapp.ingress.unpacking import Post, WrongSecretError
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from viva_server.whatsapp.event_table import EVENTS, GO_KINDS
+from viva_server.whatsapp.events.table import EVENTS, GO_KINDS
 
 WebhookOutcome = Literal[
     "stored",

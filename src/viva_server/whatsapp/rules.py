@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from viva_server.config import Config
-from viva_server.whatsapp.content import MEDIA
-from viva_server.whatsapp.jids import is_person, phone_of
-from viva_server.whatsapp.normal_form import NormalForm
+from viva_server.whatsapp.events.addresses import is_person, phone_of
+from viva_server.whatsapp.events.content import MEDIA
+from viva_server.whatsapp.events.normal_form import NormalForm
 from viva_server.words import FinishReason
 
 GREETING_SECONDS: Final = 3.0

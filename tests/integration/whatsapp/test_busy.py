@@ -8,7 +8,7 @@ import pytest
 
 from tests.dictation import Dictation
 from tests.integration.whatsapp.lab import Lab, lab
-from viva_server.whatsapp import worker
+from viva_server.whatsapp.conversation import worker
 
 _CHATS = [f"551191000000{number}@s.whatsapp.net" for number in range(2)]
 _RUNS = "SELECT count(*), max(runs) FROM viva.whatsapp_turns WHERE state = 'answered'"

@@ -20,7 +20,7 @@ from tests.postgres import run_sql
 from viva_server.store.db import Database, Row
 from viva_server.store.replies import ClosedReply
 from viva_server.store.whatsapp_chats import claim_chats
-from viva_server.whatsapp.closing import close_turn_replies
+from viva_server.whatsapp.conversation.closing import close_turn_replies
 from viva_server.words import FinishReason, Status
 
 

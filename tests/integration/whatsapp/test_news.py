@@ -20,7 +20,7 @@ from tests.people import (
 from tests.postgres import run_sql
 from viva_server.store.db import Database
 from viva_server.store.outbox import Send, finish_send
-from viva_server.whatsapp.news import News
+from viva_server.whatsapp.conversation.updates import News
 from viva_server.whatsapp.rules import Rules
 
 _JID = f"{PHONE}@s.whatsapp.net"

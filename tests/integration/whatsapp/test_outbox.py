@@ -13,7 +13,7 @@ from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.outbox import Send, claim_sends, list_dead, replay
 from viva_server.store.processes import add_process, release_work
-from viva_server.whatsapp import worker
+from viva_server.whatsapp.conversation import worker
 
 _SENDS = "SELECT state FROM viva.outbox ORDER BY seq"
 _LONG = "\n\n".join(letter * 3000 for letter in "abc")

@@ -1,0 +1,271 @@
+"""Heavy bodies are unpacked in processes of their own, a few at a time.
+
+Not in threads: a decoder holds the interpreter for as long as it decodes, and the
+event loop with it (64 MiB: seconds). And what a process took goes back when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from viva_server.errors import OverloadedError, VivaError
+from viva_server.whatsapp.events.json_values import NotJsonObjectError
+from viva_server.whatsapp.ingress.delivery import KEPT_HEADERS, Delivery
+from viva_server.whatsapp.ingress.unpack_process import read_frame, write_frame
+from viva_server.whatsapp.ingress.unpacking import Post, WrongSecretError
+
+_LARGE_BYTES = 8 * 2**20
+
+# The package without its __init__, which would import the whole server: nearly ten
+# times the time, and 40 MiB more.
+_PROGRAM = """\
+import sys, types
+package = types.ModuleType("viva_server")
+package.__path__ = [sys.argv[1]]
+sys.modules["viva_server"] = package
+sys.path[:] = sys.argv[2:]
+from viva_server.whatsapp.ingress.unpack_process import main
+main()
+"""
+
+
+class TooCostlyError(VivaError):
+    """The body needs more memory or time than one body may have."""
+
+
+class UnpackError(VivaError):
+    """The process failed or was ended; another attempt may succeed."""
+
+
+class Unpackers:
+    """Two processes at most: one for bodies up to 8 MiB, one for larger ones.
+
+    So the largest never hold up photos. Each begins with its first body and takes one
+    at a time; that of the large ones ends after each, the other after `idle_seconds`.
+    They end with this process, also when it is killed.
+
+    Args:
+        wait_seconds: how long a body waits for those before it.
+        seconds: how long a body may take.
+        idle_seconds: how long a process is kept without work.
+    """
+
+    def __init__(
+        self,
+        *,
+        wait_seconds: float = 20.0,
+        seconds: float = 60.0,
+        idle_seconds: float = 60.0,
+    ) -> None:
+        self._wait_seconds = wait_seconds
+        self._small = _Lane(seconds, idle_seconds)
+        self._large = _Lane(seconds, idle_seconds=0)
+
+    async def unpack(self, raw: bytes | bytearray, post: Post) -> Delivery:
+        """Do what `unpacking.unpack` does, elsewhere.
+
+        A cancellation ends the process that works on the body.
+
+        Raises:
+            WrongSecretError, NotJsonObjectError: as there.
+            TooCostlyError: it would need too much memory or time.
+            OverloadedError: too many wait, or this is closed.
+            UnpackError: the process cannot be started, failed or took too long.
+        """
+        lane = self._large if len(raw) > _LARGE_BYTES else self._small
+        try:
+            head, body = await lane.ask(post, raw, self._wait_seconds)
+            return _delivery_of(head, body)
+        except TooCostlyError:
+            if post.asked:
+                raise WrongSecretError from None
+            raise
+
+    async def close(self) -> None:
+        """End the processes; whoever waits for one gets an error. Idempotent."""
+        await asyncio.gather(self._small.close(), self._large.close())
+
+
+class _Lane:
+    """One process at a time, and those who wait for it."""
+
+    def __init__(self, seconds: float, idle_seconds: float) -> None:
+        self._seconds = seconds
+        self._idle_seconds = idle_seconds
+        self._turn = asyncio.Lock()
+        self._process: _Process | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    async def ask(
+        self, post: Post, raw: bytes | bytearray, wait_seconds: float
+    ) -> tuple[bytes, bytes]:
+        await self._take_turn(wait_seconds)
+        process = self._process = self._process or _Process()
+        asking = asyncio.to_thread(
+            process.ask, post, raw, is_last=not self._idle_seconds
+        )
+        answer = asyncio.ensure_future(asking)
+        # The turn ends with the thread, not with a caller that leaves.
+        answer.add_done_callback(self._end_turn)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.shield(answer)
+        except TimeoutError:
+            process.kill()
+            raise UnpackError("it took too long") from None
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        finally:
+            # It may hold an exception, and that this frame with the body.
+            del answer
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._process is not None:
+            self._process.kill()
+        async with self._turn:
+            self._stop_clock()
+            if self._process is not None:
+                await asyncio.to_thread(self._process.end)
+
+    async def _take_turn(self, wait_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise OverloadedError("too many heavy bodies") from None
+        self._stop_clock()
+        if self._is_closed:
+            self._turn.release()
+            raise OverloadedError("the server stops")
+
+    def _end_turn(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.cancelled():
+            answer.exception()  # its caller may have left
+        assert self._process is not None, "made for the turn"
+        if self._process.has_ended:
+            self._process = None
+        else:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(self._idle_seconds, self._end_idle)
+        self._turn.release()
+
+    def _end_idle(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            asyncio.get_running_loop().run_in_executor(None, process.end)
+
+    def _stop_clock(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+
+class _Process:
+    """One process, begun by its first body, gone for good after `kill` or `end`.
+
+    `ask` and `end` block, and are called one after the other; `kill` at any time.
+    """
+
+    def __init__(self) -> None:
+        self._starting = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
+        self.has_ended = False
+
+    def ask(
+        self, post: Post, raw: bytes | bytearray, *, is_last: bool
+    ) -> tuple[bytes, bytes]:
+        """Send a body and return the answer; a failure ends the process."""
+        try:
+            child = self._start()
+            assert child.stdin is not None, "a pipe"
+            assert child.stdout is not None, "a pipe"
+            write_frame(child.stdin, _sendable(post), raw)
+            answer = read_frame(child.stdout)
+        except (EOFError, OSError) as error:
+            raise _failure(self.end(), error) from None
+        except BaseException:
+            self.end()
+            raise
+        if is_last:
+            self.end()
+        return answer
+
+    def kill(self) -> None:
+        """Let `ask` fail at once."""
+        with self._starting:
+            self._is_killed = True
+            if self._child is not None:
+                self._child.kill()
+
+    def end(self) -> int:
+        """Kill and bury it, and return how it ended: it holds nothing of value."""
+        self.has_ended = True
+        self.kill()
+        if self._child is None:
+            return 0
+        code = self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            with contextlib.suppress(OSError):  # what was not written yet
+                assert pipe is not None, "a pipe"
+                pipe.close()
+        return code
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._starting:
+            if self._is_killed:
+                raise UnpackError("it was ended")
+            if self._child is None:
+                self._child = _spawn()
+            return self._child
+
+
+def _spawn() -> subprocess.Popen[bytes]:
+    package = str(Path(__file__).parents[2])
+    return subprocess.Popen(  # noqa: S603 - a program of our own
+        [sys.executable, "-c", _PROGRAM, package, *sys.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Ctrl-C reaches a whole session; this process ends with its server.
+        start_new_session=True,
+    )
+
+
+def _sendable(post: Post) -> Post:
+    headers = {name: post.headers.get(name, "") for name in KEPT_HEADERS}
+    return replace(post, headers=headers)
+
+
+def _failure(code: int, error: Exception) -> VivaError:
+    if code == -signal.SIGXCPU:
+        return TooCostlyError("it takes too long")
+    return UnpackError(f"{type(error).__name__}, the process ended with {code}")
+
+
+def _delivery_of(head: bytes, body: bytes) -> Delivery:
+    answer: dict[str, Any] = msgspec.json.decode(head)
+    if delivery := answer.get("delivery"):
+        return Delivery(**delivery, body_json=body.decode())
+    why = answer.get("why", "")
+    match answer["failed"]:
+        case "secret":
+            raise WrongSecretError
+        case "json":
+            raise NotJsonObjectError(why)
+        case "memory":
+            raise TooCostlyError("it takes too much memory")
+        case _:
+            raise UnpackError(why)
