@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from viva_server.whatsapp.events.finding import find_event, find_instance, plain_tail
+from viva_server.whatsapp.events.parse import find_event, find_instance, plain_tail
 from viva_server.whatsapp.events.table import EVENTS, Event
 
 LISTED = json.loads(

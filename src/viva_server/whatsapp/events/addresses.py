@@ -1,4 +1,4 @@
-"""WhatsApp's addresses: who wrote, and where a reply goes, in all LID layouts.
+"""WhatsApp's addresses: who wrote, where a reply goes, and what a number may mean.
 
 `addressingMode` is wrong in 2.3.3, 2.3.4 and 2.3.7, so only the suffix counts.
 """
@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from viva_server.whatsapp.events.json_values import clean_text
-from viva_server.whatsapp.events.normal_form import NormalForm
-from viva_server.whatsapp.events.shapes import Object, as_flag
+from viva_server.whatsapp.events.json_values import Object, as_flag, clean_text
+from viva_server.whatsapp.events.table import NormalForm
 
 PHONE = "@s.whatsapp.net"
 LID = "@lid"
@@ -144,3 +143,40 @@ def put_author(form: NormalForm, jids: list[str]) -> None:
         form["phone"] = phone
         if lid:
             form["lid"] = lid
+
+
+MAX_CHARS = 255
+
+_BRAZIL = "55"
+_LEAST_DIGITS, _MOST_DIGITS = 8, 20
+# Brazil's area codes with eight digits, or with the ninth before them.
+_BRAZILIAN = re.compile(r"55([1-9][1-9])9?([2-9]\d{7})")
+
+
+def jids_of(text: str) -> list[str]:
+    """Give the jids that are meant by a phone number, or by a jid; none for neither.
+
+    The country may be missing where it is Brazil's, and so may the ninth digit, which
+    WhatsApp itself leaves out of older accounts.
+    """
+    if "@" in text:
+        jid = clean_jid(text[:MAX_CHARS])
+        is_phone = jid is not None and jid.endswith(PHONE)
+        if jid is None or not (is_phone or jid.endswith((LID, GROUP))):
+            return []
+        return jids_of(jid.removesuffix(PHONE)) if is_phone else [jid]
+    digits = re.sub(r"\D", "", text)
+    if not _LEAST_DIGITS <= len(digits) <= _MOST_DIGITS or not digits.isascii():
+        return []
+    local = digits.lstrip("0")
+    written = [digits, *([_BRAZIL + local] if len(local) in {10, 11} else [])]
+    numbers = dict.fromkeys(n for number in written for n in _forms(number))
+    return [f"{number}{PHONE}" for number in numbers] + [f"{digits}{LID}"]
+
+
+def _forms(number: str) -> list[str]:
+    """Give a number, a Brazilian one with and without its ninth digit."""
+    if (match := _BRAZILIAN.fullmatch(number)) is None:
+        return [number]
+    area, rest = match.groups()
+    return [number, f"{_BRAZIL}{area}9{rest}", f"{_BRAZIL}{area}{rest}"]

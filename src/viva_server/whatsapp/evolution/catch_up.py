@@ -12,7 +12,7 @@ from typing import Any, Final
 from viva_server.config import Config
 from viva_server.errors import EvolutionError, StoreError
 from viva_server.store.db import Database
-from viva_server.whatsapp.events.shapes import as_flag, as_object, pick_text
+from viva_server.whatsapp.events.json_values import as_flag, as_object, pick_text
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
 from viva_server.whatsapp.ingress.inbox import Inbox

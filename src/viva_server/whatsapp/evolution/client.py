@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from viva_server.errors import EvolutionError
-from viva_server.whatsapp.events.shapes import as_object
+from viva_server.whatsapp.events.json_values import as_object
 from viva_server.whatsapp.evolution.dialects import (
     Generation,
     Generations,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from viva_server.whatsapp.events.shapes import as_list, as_object
+from viva_server.whatsapp.events.json_values import as_list, as_object
 from viva_server.whatsapp.evolution.rest import Answer
 
 Generation = Literal["1", "2", "go"]

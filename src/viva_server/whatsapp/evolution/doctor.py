@@ -16,7 +16,7 @@ from yarl import URL
 from viva_server.checks import Check
 from viva_server.config import Config
 from viva_server.errors import EvolutionError
-from viva_server.whatsapp.events.shapes import Object
+from viva_server.whatsapp.events.json_values import Object
 from viva_server.whatsapp.events.table import find_in_table
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.evolution.webhook_settings import (

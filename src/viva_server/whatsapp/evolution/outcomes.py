@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from viva_server.errors import EvolutionError
-from viva_server.whatsapp.events.json_values import clean_text
-from viva_server.whatsapp.events.shapes import as_list, as_object, pick_text
+from viva_server.whatsapp.events.json_values import (
+    as_list,
+    as_object,
+    clean_text,
+    pick_text,
+)
 from viva_server.whatsapp.evolution.dialects import said
 from viva_server.whatsapp.evolution.rest import Answer
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from viva_server.errors import EvolutionError
-from viva_server.whatsapp.events.shapes import (
+from viva_server.whatsapp.events.json_values import (
     Object,
     as_epoch,
     as_int,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from multidict import CIMultiDict
 from yarl import URL
 
-from viva_server.whatsapp.events.shapes import (
+from viva_server.whatsapp.events.json_values import (
     Object,
     as_flag,
     as_list,

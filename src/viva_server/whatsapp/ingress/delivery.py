@@ -11,11 +11,9 @@ from functools import lru_cache
 import msgspec
 
 from viva_server.ids import new_id
-from viva_server.whatsapp.events.finding import plain_tail
-from viva_server.whatsapp.events.normal_form import NormalForm
-from viva_server.whatsapp.events.parse import parse_webhook
-from viva_server.whatsapp.events.shapes import Object
-from viva_server.whatsapp.events.table import AWAITED
+from viva_server.whatsapp.events.json_values import Object
+from viva_server.whatsapp.events.parse import parse_webhook, plain_tail
+from viva_server.whatsapp.events.table import AWAITED, NormalForm
 from viva_server.whatsapp.ingress.keys import dedupe_key
 from viva_server.whatsapp.ingress.redact import redact
 from viva_server.whatsapp.ingress.storable import hide, storable

@@ -8,7 +8,7 @@ import msgspec
 
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.events.addresses import LID
-from viva_server.whatsapp.events.normal_form import NormalForm
+from viva_server.whatsapp.events.table import NormalForm
 from viva_server.whatsapp.ingress.delivery import Delivery
 from viva_server.whatsapp.rules import Rules
 

@@ -6,8 +6,8 @@ import hashlib
 
 import msgspec
 
-from viva_server.whatsapp.events.normal_form import NormalForm
-from viva_server.whatsapp.events.shapes import Object, as_int, as_object
+from viva_server.whatsapp.events.json_values import Object, as_int, as_object
+from viva_server.whatsapp.events.table import NormalForm
 
 # What differs between deliveries of one event: the instance's and the global webhook
 # have another destination and, up to 2.1.0, another apikey.

@@ -14,8 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from viva_server.whatsapp.events.json_values import MAX_DEPTH, TOO_DEEP
-from viva_server.whatsapp.events.shapes import Object
+from viva_server.whatsapp.events.json_values import MAX_DEPTH, TOO_DEEP, Object
 
 REMOVED = "(removed)"
 

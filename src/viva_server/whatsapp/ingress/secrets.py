@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_plus
 
 import jwt
 
-from viva_server.whatsapp.events.shapes import Object
+from viva_server.whatsapp.events.json_values import Object
 
 # Evolution mints its token once and sends it with every retry; the last one starts
 # up to 23 minutes after its end, and a 401 makes it drop the message for good.
