@@ -33,8 +33,7 @@ from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.ingress.delivery import Delivery
 from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
-from viva_server.whatsapp.ingress.inbox import Inbox
-from viva_server.whatsapp.ingress.intake import is_pending
+from viva_server.whatsapp.ingress.inbox import Inbox, is_pending
 from viva_server.whatsapp.rules import Rules
 
 if TYPE_CHECKING:

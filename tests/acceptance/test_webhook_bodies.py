@@ -17,10 +17,9 @@ from viva_server.api import webhook
 from viva_server.config import Config
 from viva_server.store.db import Database
 from viva_server.whatsapp.counters import WhatsAppCounters
-from viva_server.whatsapp.ingress import reception
-from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress import inbox
+from viva_server.whatsapp.ingress.delivery import Delivery, Post
 from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
-from viva_server.whatsapp.ingress.unpacking import Post
 
 KIB = 2**10
 SECRET = "a-secret-of-the-hook"
@@ -185,7 +184,7 @@ async def test_a_defect_is_503_and_logged_by_its_place_and_not_by_its_text(
     def broken(raw: bytes, post: Post) -> Delivery:
         raise KeyError(raw)
 
-    monkeypatch.setattr(reception, "unpack", broken)
+    monkeypatch.setattr(inbox, "unpack", broken)
     async with webhook_server(database, Config()) as door:
         status, _, headers = await door.post("", {"data": "what a person wrote"})
         assert (status, headers["Retry-After"]) == (503, "5")
@@ -217,6 +216,6 @@ async def test_what_evolutions_queue_waits_for_has_a_time_limit_of_its_own(
 async def test_a_large_body_has_longer_to_be_stored(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reception, "_STORED_BYTES_PER_SECOND", 1)
+    monkeypatch.setattr(inbox, "_STORED_BYTES_PER_SECOND", 1)
     async with webhook_server(database, Config(), answer_seconds=0.0) as door:
         assert (await door.post("", data=call(KIB)))[0] == 200

@@ -13,10 +13,9 @@ from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.errors import StoreUnavailableError
 from viva_server.whatsapp.events.json_values import NotJsonObjectError
+from viva_server.whatsapp.ingress.delivery import Post, WrongSecretError
 from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
-from viva_server.whatsapp.ingress.inbox import Inbox
-from viva_server.whatsapp.ingress.reception import NotStoredError, Receipt, Reception
-from viva_server.whatsapp.ingress.unpacking import Post, WrongSecretError
+from viva_server.whatsapp.ingress.inbox import Inbox, NotStoredError, Receipt, Reception
 
 POST = Post(tail="", query="", headers={}, trusted=True)
 ASKING = Post(tail="", query="", headers={}, trusted=True, asked=("right-secret",))

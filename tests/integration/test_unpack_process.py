@@ -18,16 +18,15 @@ import pytest
 
 from tests.faults.heavy import history, wide
 from tests.faults.large_bodies import MIB
-from viva_server.whatsapp.ingress import unpack_process
-from viva_server.whatsapp.ingress.delivery import Delivery
-from viva_server.whatsapp.ingress.heavy_bodies import _spawn
-from viva_server.whatsapp.ingress.unpack_process import (
+from viva_server.whatsapp.ingress import heavy_bodies
+from viva_server.whatsapp.ingress.delivery import Delivery, Post
+from viva_server.whatsapp.ingress.heavy_bodies import (
     CPU_SECONDS,
     MEMORY_BYTES,
+    _spawn,
     read_frame,
     write_frame,
 )
-from viva_server.whatsapp.ingress.unpacking import Post
 
 POST = Post(tail="/x", query="", headers={}, trusted=True)
 
@@ -117,12 +116,12 @@ def test_a_defect_is_told_by_its_place_and_not_by_its_text(
     def broken(raw: bytes, post: Post) -> Delivery:
         raise KeyError(raw)
 
-    monkeypatch.setattr(unpack_process, "unpack", broken)
-    monkeypatch.setattr(unpack_process, "_allow_cpu", lambda: None)
+    monkeypatch.setattr(heavy_bodies, "unpack", broken)
+    monkeypatch.setattr(heavy_bodies, "_allow_cpu", lambda: None)
     asked, answered = io.BytesIO(), io.BytesIO()
     write_frame(asked, POST, b"what a person wrote")
     asked.seek(0)
-    unpack_process._answer(asked, answered)
+    heavy_bodies._answer(asked, answered)
     answered.seek(0)
     head = json.loads(read_frame(answered)[0])
     assert head["failed"] == "defect"

@@ -18,13 +18,17 @@ from tests.faults.large_bodies import MIB, unpackers_of
 from tests.waiting import until
 from viva_server.errors import OverloadedError
 from viva_server.whatsapp.events.json_values import NotJsonObjectError
-from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.delivery import (
+    Delivery,
+    Post,
+    WrongSecretError,
+    unpack,
+)
 from viva_server.whatsapp.ingress.heavy_bodies import (
     TooCostlyError,
     UnpackError,
     Unpackers,
 )
-from viva_server.whatsapp.ingress.unpacking import Post, WrongSecretError, unpack
 
 SECRET = "a-secret-of-the-hook"
 POST = Post(tail="/x", query="", headers={"User-Agent": "axios/1"}, trusted=True)

@@ -23,16 +23,15 @@ from viva_server.config import Config
 from viva_server.errors import OverloadedError
 from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
 from viva_server.whatsapp.events.json_values import NotJsonObjectError
+from viva_server.whatsapp.ingress.delivery import Post, WrongSecretError
 from viva_server.whatsapp.ingress.heavy_bodies import (
     TooCostlyError,
     UnpackError,
     Unpackers,
+    whereabouts,
 )
-from viva_server.whatsapp.ingress.inbox import Inbox
-from viva_server.whatsapp.ingress.reception import NotStoredError, Receipt, Reception
+from viva_server.whatsapp.ingress.inbox import Inbox, NotStoredError, Receipt, Reception
 from viva_server.whatsapp.ingress.secrets import Verdict, judge_request
-from viva_server.whatsapp.ingress.unpack_process import whereabouts
-from viva_server.whatsapp.ingress.unpacking import Post, WrongSecretError
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
 from viva_server.whatsapp.ingress.delivery import make_delivery
-from viva_server.whatsapp.ingress.redact import REMOVED, _known_name, redact
+from viva_server.whatsapp.ingress.secrets import REMOVED, _known_name, redact
 
 CANARY = "canary-5f2c9e"
 BYTES = bytes(range(256)) * 2

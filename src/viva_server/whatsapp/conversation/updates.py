@@ -16,7 +16,7 @@ from viva_server.store.db import Database
 from viva_server.store.whatsapp_events import Pending, Receipt
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.events.table import NormalForm
-from viva_server.whatsapp.ingress.intake import forms_of
+from viva_server.whatsapp.ingress.inbox import forms_of
 from viva_server.whatsapp.rules import Rules
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from viva_server.whatsapp.events.json_values import (
 )
 from viva_server.whatsapp.evolution.outcomes import outcome_of_answer
 from viva_server.whatsapp.evolution.rest import EvolutionRest
-from viva_server.whatsapp.ingress.redact import redact
+from viva_server.whatsapp.ingress.secrets import redact
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""One accepted webhook, as the inbox stores it: its normal form, key and safe body."""
+"""A webhook's body becomes a delivery: decoded, judged, made storable, with its key."""
 
 from __future__ import annotations
 
@@ -10,13 +10,65 @@ from functools import lru_cache
 
 import msgspec
 
+from viva_server.errors import VivaError
 from viva_server.ids import new_id
-from viva_server.whatsapp.events.json_values import Object
+from viva_server.whatsapp.events.json_values import (
+    NotJsonObjectError,
+    Object,
+    as_int,
+    as_object,
+    decode_object,
+)
 from viva_server.whatsapp.events.parse import parse_webhook, plain_tail
 from viva_server.whatsapp.events.table import AWAITED, NormalForm
-from viva_server.whatsapp.ingress.keys import dedupe_key
-from viva_server.whatsapp.ingress.redact import redact
-from viva_server.whatsapp.ingress.storable import hide, storable
+from viva_server.whatsapp.ingress.secrets import hide, judge_body, redact, storable
+
+
+class WrongSecretError(VivaError):
+    """The body was to bring the secret, and does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """What a request brings beside its body, and what the settings say of it.
+
+    `tail` is decoded, `query` is not; both may hold the secret. `asked` are the
+    secrets of which the body's `apikey` must be one, if there are any; `hidden` are
+    taken out of all that is stored.
+    """
+
+    tail: str = field(repr=False)
+    query: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    trusted: bool
+    asked: tuple[str, ...] = field(default=(), repr=False)
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+
+
+def unpack(raw: bytes | bytearray, post: Post) -> Delivery:
+    """Make a delivery of a body; as long as the body has values.
+
+    Raises:
+        WrongSecretError: no JSON object with the secret that is asked for.
+        NotJsonObjectError: no JSON object.
+    """
+    try:
+        body = decode_object(raw)
+    except NotJsonObjectError:
+        if post.asked:
+            raise WrongSecretError from None
+        raise
+    if post.asked and not judge_body(post.asked, body):
+        raise WrongSecretError
+    return make_delivery(
+        post.tail,
+        post.query,
+        post.headers,
+        body,
+        trusted=post.trusted,
+        secrets=post.hidden,
+    )
+
 
 # Those that tell versions and events apart; none of them carries a credential.
 KEPT_HEADERS = (
@@ -133,3 +185,60 @@ def _bounded(form: NormalForm) -> NormalForm:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+# What differs between deliveries of one event: the instance's and the global webhook
+# have another destination and, up to 2.1.0, another apikey.
+_CHANGING = frozenset(
+    {
+        "apikey",
+        "api_key",
+        "date_time",
+        "destination",
+        "instanceToken",
+        "sender",
+        "server_url",
+    }
+)
+
+
+def dedupe_key(form: NormalForm, stored: Object) -> bytes:
+    """Return the SHA-256 that is the same for each delivery of one event.
+
+    `stored` is the redacted body, which is bounded in depth and keeps a hash of what
+    was taken out.
+    """
+    parts = _id_parts(form, stored)
+    if parts is None:
+        rest = {name: v for name, v in stored.items() if name not in _CHANGING}
+        parts = ("body", rest)
+    return _digest((form.get("instance", ""), form["event"], *parts))
+
+
+def _id_parts(form: NormalForm, stored: Object) -> tuple[object, ...] | None:
+    event = form["event"]
+    data = as_object(stored.get("data"))
+    if event in {"messages.upsert", "send.message"}:
+        return _message_parts(form)
+    if "message_id" not in form or isinstance(stored.get("data"), list):
+        return None
+    if event == "messages.update":
+        row = data or stored
+        changes = [row.get("message"), row.get("pollUpdates")]
+        return (form["message_id"], form.get("status_value"), _digest(changes))
+    if event == "messages.edited":
+        return (form["message_id"], as_int(data.get("timestampMs")))
+    return None
+
+
+def _message_parts(form: NormalForm) -> tuple[object, ...] | None:
+    items = form.get("items") or [form]
+    ids = [item.get("message_id") for item in items]
+    if None in ids:
+        return None
+    # A message that could not be decrypted comes again, under its id, with its text.
+    return (*ids, "empty") if form["kind"] == "empty" else tuple(ids)
+
+
+def _digest(value: object) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).digest()

@@ -1,4 +1,4 @@
-"""The inbox: webhooks become rows before they are acknowledged, many per commit."""
+"""From the body of a webhook to its committed row, many rows in one commit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -16,12 +17,143 @@ from viva_server.errors import (
     StoreError,
     StoreUnavailableError,
     TransientStoreError,
+    VivaError,
 )
 from viva_server.store.tasks import end_task
-from viva_server.whatsapp.ingress.delivery import Delivery
-from viva_server.whatsapp.ingress.entry import Entry
-from viva_server.whatsapp.ingress.intake import as_fields
+from viva_server.whatsapp import rules
+from viva_server.whatsapp.events.addresses import LID
+from viva_server.whatsapp.events.json_values import is_heavy
+from viva_server.whatsapp.events.table import NormalForm
+from viva_server.whatsapp.ingress.delivery import Delivery, Post, unpack
+from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
 from viva_server.whatsapp.rules import Rules
+
+_STORED_BYTES_PER_SECOND = 4 * 2**20
+# What is unpacked before the event loop turns to others; a body counts whole.
+_BYTES_AT_ONCE = 64 * 2**10
+
+
+class Receipt(NamedTuple):
+    """What became of a delivery; `kept`: it is in memory until it is stored."""
+
+    event: str
+    outcome: Literal["stored", "duplicate", "kept"]
+
+
+class NotStoredError(VivaError):
+    """The delivery is not stored as far as one knows: send it again."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__(f"a delivery of {event} is not stored")
+        self.event = event
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """A body on its way, and the future that its caller awaits: whether it is new."""
+
+    raw: bytes | bytearray
+    post: Post
+    stored: asyncio.Future[bool]
+    delivery: Delivery | None = None
+
+
+class Reception:
+    """Unpacks bodies and puts them into the inbox, both of which stay their owners'.
+
+    Light bodies are unpacked on the event loop, all that came in one turn of it side
+    by side: that takes a tenth less of the server's CPU than each between the work
+    of its own request (docs/performance.md).
+
+    Args:
+        inbox: where deliveries are stored.
+        unpackers: who unpacks heavy bodies.
+        answer_seconds: how long a caller waits for the commit. A large body has longer.
+        awaited_seconds: the same for events that hold up Evolution's queue, which are
+            kept then.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        unpackers: Unpackers,
+        *,
+        answer_seconds: float = 2.0,
+        awaited_seconds: float = 0.5,
+    ) -> None:
+        self._inbox = inbox
+        self._unpackers = unpackers
+        self._answer_seconds = answer_seconds
+        self._awaited_seconds = awaited_seconds
+        self._light: deque[_Reading] = deque()
+
+    async def receive(self, raw: bytes | bytearray, post: Post) -> Receipt:
+        """Store a body; return after its commit, or when it is kept.
+
+        A caller that is cancelled leaves a light body to be stored, a heavy one from
+        the end of its unpacking on.
+
+        Raises:
+            NotStoredError: the database does not take it now, or not in time.
+            WrongSecretError, NotJsonObjectError: it is none that is stored.
+            TooCostlyError, OverloadedError, UnpackError: see `Unpackers.unpack`.
+        """
+        reading = _Reading(raw, post, asyncio.get_running_loop().create_future())
+        if is_heavy(raw):
+            self._put(reading, await self._unpackers.unpack(raw, post))
+        else:
+            self._read_soon(reading)
+        return await self._receipt(reading)
+
+    def _read_soon(self, reading: _Reading) -> None:
+        if not self._light:
+            asyncio.get_running_loop().call_soon(self._read)
+        self._light.append(reading)
+
+    def _read(self) -> None:
+        left = _BYTES_AT_ONCE
+        while self._light and left > 0:
+            reading = self._light.popleft()
+            left -= len(reading.raw)
+            try:
+                delivery = unpack(reading.raw, reading.post)
+            except Exception as error:
+                fail(reading.stored, error)
+            else:
+                self._put(reading, delivery)
+        if self._light:
+            asyncio.get_running_loop().call_soon(self._read)
+
+    def _put(self, reading: _Reading, delivery: Delivery) -> None:
+        reading.delivery = delivery
+        seconds = self._awaited_seconds
+        if not delivery.is_awaited:
+            seconds = self._answer_seconds + delivery.size / _STORED_BYTES_PER_SECOND
+        try:
+            self._inbox.put(delivery, reading.stored, within_seconds=seconds)
+        except StoreError as error:
+            fail(reading.stored, error)
+
+    async def _receipt(self, reading: _Reading) -> Receipt:
+        try:
+            is_new = await reading.stored
+        except KeptError:
+            # Evolution's queue stands still for this answer.
+            return Receipt(_event(reading), "kept")
+        except TimeoutError as error:
+            # The inbox stores it, or keeps it, though nobody waits any more.
+            if reading.delivery is not None and reading.delivery.is_awaited:
+                return Receipt(_event(reading), "kept")
+            raise NotStoredError(_event(reading)) from error
+        except StoreError as error:
+            raise NotStoredError(_event(reading)) from error
+        return Receipt(_event(reading), "stored" if is_new else "duplicate")
+
+
+def _event(reading: _Reading) -> str:
+    assert reading.delivery is not None, "what is stored has been unpacked"
+    return reading.delivery.form["event"]
+
 
 logger = logging.getLogger(__name__)
 
@@ -316,3 +448,159 @@ def _tell_of_loss(entries: Iterable[Entry]) -> None:
     if lost:
         names = ", ".join(sorted({entry.delivery.form["event"] for entry in lost}))
         logger.error("%d kept webhook events are lost: %s", len(lost), names)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A delivery, and the future that its caller awaits: whether it is new."""
+
+    delivery: Delivery
+    stored: asyncio.Future[bool]
+    since: float = field(default_factory=time.monotonic)
+    is_kept: bool = False
+    is_late: bool = False
+    is_stored: bool = False
+    _timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether Evolution, which waited for it, was told that it is taken care of."""
+        has_left = self.is_late or self.stored.cancelled()
+        return has_left and self.delivery.is_awaited
+
+    def expire_in(self, seconds: float) -> None:
+        """Let the caller wait no longer; asyncio.timeout costs three times as much."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._expire)
+
+    def answer(self, *, is_new: bool) -> None:
+        """Tell the caller that the row is there, unless nobody waits any more."""
+        self.is_stored = True
+        self._stop_timer()
+        if not self.stored.done():
+            self.stored.set_result(is_new)
+
+    def fail(self, error: StoreError) -> None:
+        """Tell the caller of a failure, unless nobody waits any more."""
+        self._stop_timer()
+        fail(self.stored, error)
+
+    def _expire(self) -> None:
+        self.is_late = not self.stored.done()
+        fail(self.stored, TimeoutError())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def fail(future: asyncio.Future[bool], error: Exception) -> None:
+    """Set a future's exception, which no caller need be there to read."""
+    if not future.done():
+        future.set_exception(error)
+        # A caller that went away never reads it; that is no fault.
+        future.exception()
+
+
+_CHANGES = frozenset({"status", "edit", "delete"})
+_CLOCK_SKEW_SECONDS = 600.0
+
+
+class MessageRow(NamedTuple):
+    """A message of a person, in the order of the query add_webhooks.
+
+    `lid` is the other name of the chat that `jid` names by its phone. `sent_at` is
+    epoch seconds, None where the delivery does not tell it.
+    """
+
+    message_id: str
+    jid: str
+    lid: str | None
+    kind: str
+    text: str | None
+    sent_at: float | None
+    why_not: str | None
+
+
+def forms_of(form: NormalForm) -> list[NormalForm]:
+    """Give the single messages or receipts of a delivery."""
+    return form.get("items") or [form]
+
+
+def message_rows(delivery: Delivery, judge: Rules, now: float) -> list[MessageRow]:
+    """Give the rows of people's messages; none of what nobody vouches for."""
+    if not delivery.trusted:
+        return []
+    forms = forms_of(delivery.form)
+    rows = [_row(form, judge, now) for form in forms if rules.is_kept(form)]
+    if not delivery.form.get("instance"):
+        return [row._replace(why_not=row.why_not or "no_instance") for row in rows]
+    return rows
+
+
+def is_pending(delivery: Delivery) -> bool:
+    """Whether a delivery has to be applied to what is stored."""
+    return delivery.trusted and any(
+        form["kind"] in _CHANGES or rules.is_own(form)
+        for form in forms_of(delivery.form)
+    )
+
+
+def as_fields(
+    delivery: Delivery, age_seconds: float, times: int, judge: Rules, now: float
+) -> tuple[Any, ...]:
+    """Give the fields of a row in the order of the query add_webhooks.
+
+    As one JSON text: psycopg2 quotes each element of an array by itself, which takes
+    many times as long. An age, not a time: the clock of the database is the only one
+    that counts. `times` is how often the delivery came in this batch.
+    """
+    form = delivery.form
+    return (
+        delivery.id,
+        delivery.dedupe_key,
+        form.get("instance", ""),
+        form["event"],
+        not form.get("unknown_event", False),
+        form["kind"],
+        form["answer"],
+        delivery.trusted,
+        form.get("chat"),
+        form.get("message_id"),
+        delivery.tail,
+        msgspec.Raw(delivery.headers_json.encode()),
+        msgspec.Raw(delivery.form_json.encode()),
+        msgspec.Raw(delivery.body_json.encode()),
+        age_seconds,
+        times,
+        is_pending(delivery),
+        message_rows(delivery, judge, now),
+    )
+
+
+def _row(form: NormalForm, judge: Rules, now: float) -> MessageRow:
+    why_not = judge.why_not(form, now)
+    return MessageRow(
+        message_id=form["message_id"],
+        jid=form["chat"],
+        lid=_lid(form),
+        kind=form["kind"],
+        # What is not answered is not kept twice.
+        text=rules.text_for_model(form) if why_not is None else None,
+        sent_at=_sent_at(form, now),
+        why_not=why_not,
+    )
+
+
+def _lid(form: NormalForm) -> str | None:
+    if form.get("group") or form.get("chat", "").endswith(LID):
+        return None
+    return form.get("lid")
+
+
+def _sent_at(form: NormalForm, now: float) -> float | None:
+    """Give the time of a message, unless no clock could have shown it."""
+    sent_at = form.get("timestamp")
+    if sent_at is None or not 0 < sent_at < now + _CLOCK_SKEW_SECONDS:
+        return None
+    return float(sent_at)
