@@ -32,7 +32,7 @@ from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.ingress.delivery import Delivery
-from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
 from viva_server.whatsapp.ingress.inbox import Inbox, is_pending
 from viva_server.whatsapp.rules import Rules
 
@@ -68,7 +68,7 @@ class Services:
         self.inbox = Inbox(
             self.database, rules=Rules.of(config), on_stored=self._tell_worker
         )
-        self.unpackers = Unpackers()
+        self.heavy_bodies = HeavyBodies()
         self.worker: Worker | None = None
         self._catch_up: CatchUp | None = None
         self._catching_up: asyncio.Task[None] | None = None
@@ -139,7 +139,7 @@ class Services:
         await self.runtime.drain()
         if self.worker is not None:
             await self.worker.close(max(until - loop.time(), _LEAST_SECONDS))
-        await self.unpackers.close()
+        await self.heavy_bodies.close()
         await self.inbox.close()
 
     def _start_worker(self, stack: contextlib.AsyncExitStack) -> None:

@@ -18,8 +18,8 @@ from viva_server.config import Config
 from viva_server.store.db import Database
 from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.ingress import inbox
-from viva_server.whatsapp.ingress.delivery import Delivery, Post
-from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
+from viva_server.whatsapp.ingress.delivery import Delivery, WebhookRequest
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
 
 KIB = 2**10
 SECRET = "a-secret-of-the-hook"
@@ -156,9 +156,9 @@ async def test_a_body_beside_too_many_others_ends_its_connection(
 
 
 async def test_a_light_body_needs_no_process(database: Database) -> None:
-    unpackers = Unpackers()
-    await unpackers.close()
-    async with webhook_server(database, Config(), unpackers=unpackers) as door:
+    heavy_bodies = HeavyBodies()
+    await heavy_bodies.close()
+    async with webhook_server(database, Config(), heavy_bodies=heavy_bodies) as door:
         assert (await door.post("", data=call(KIB)))[0] == 200
 
 
@@ -181,10 +181,10 @@ async def test_a_defect_is_503_and_logged_by_its_place_and_not_by_its_text(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(raw: bytes, post: Post) -> Delivery:
+    def broken(raw: bytes, post: WebhookRequest) -> Delivery:
         raise KeyError(raw)
 
-    monkeypatch.setattr(inbox, "unpack", broken)
+    monkeypatch.setattr(inbox, "read_delivery", broken)
     async with webhook_server(database, Config()) as door:
         status, _, headers = await door.post("", {"data": "what a person wrote"})
         assert (status, headers["Retry-After"]) == (503, "5")

@@ -59,7 +59,7 @@ def gate(database: Database) -> Gate:
 @pytest.fixture
 async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
     """An inbox with small limits."""
-    inbox = Inbox(gate, retry_seconds=0.02, max_queued=50, max_kept=3)
+    inbox = Inbox(gate, retry_seconds=0.02, max_queued=50, max_deferred=3)
     yield inbox
     gate.opened.set()
     await inbox.close()

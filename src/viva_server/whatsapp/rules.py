@@ -106,6 +106,11 @@ class Rules:
         return None if is_person(chat) else "nobody"
 
 
+def forms_of(form: NormalForm) -> list[NormalForm]:
+    """Give the single messages or receipts of a delivery."""
+    return form.get("items") or [form]
+
+
 def is_kept(form: NormalForm) -> bool:
     """Whether a row is made of a message of a person.
 

@@ -16,7 +16,6 @@ from viva_server.store.db import Database
 from viva_server.store.whatsapp_events import Pending, Receipt
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.events.table import NormalForm
-from viva_server.whatsapp.ingress.inbox import forms_of
 from viva_server.whatsapp.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class News:
     async def _is_applied(self, pending: Pending) -> bool:
         """Apply one delivery; False: later, or never."""
         try:
-            forms = forms_of(cast("NormalForm", pending.form))
+            forms = rules.forms_of(cast("NormalForm", pending.form))
             return all([await self._apply(pending, form) for form in forms])
         except (StoreUnavailableError, TransientStoreError):
             raise
@@ -148,7 +147,7 @@ class News:
 def _receipts(pending: Pending) -> list[Receipt]:
     return [
         Receipt(pending.instance, form["message_id"], form["status_value"], rank)
-        for form in forms_of(cast("NormalForm", pending.form))
+        for form in rules.forms_of(cast("NormalForm", pending.form))
         if form["kind"] == "status"
         and "message_id" in form
         and (rank := rules.receipt_rank(form.get("status_value")))

@@ -29,7 +29,7 @@ class WrongSecretError(VivaError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
+class WebhookRequest:
     """What a request brings beside its body, and what the settings say of it.
 
     `tail` is decoded, `query` is not; both may hold the secret. `asked` are the
@@ -45,7 +45,7 @@ class Post:
     hidden: tuple[str, ...] = field(default=(), repr=False)
 
 
-def unpack(raw: bytes | bytearray, post: Post) -> Delivery:
+def read_delivery(raw: bytes | bytearray, request: WebhookRequest) -> Delivery:
     """Make a delivery of a body; as long as the body has values.
 
     Raises:
@@ -55,30 +55,26 @@ def unpack(raw: bytes | bytearray, post: Post) -> Delivery:
     try:
         body = decode_object(raw)
     except NotJsonObjectError:
-        if post.asked:
+        if request.asked:
             raise WrongSecretError from None
         raise
-    if post.asked and not judge_body(post.asked, body):
+    if request.asked and not judge_body(request.asked, body):
         raise WrongSecretError
     return make_delivery(
-        post.tail,
-        post.query,
-        post.headers,
+        request.tail,
+        request.query,
+        request.headers,
         body,
-        trusted=post.trusted,
-        secrets=post.hidden,
+        trusted=request.trusted,
+        secrets=request.hidden,
     )
 
 
 # Those that tell versions and events apart; none of them carries a credential.
 KEPT_HEADERS = (
-    "Content-Type",
-    "User-Agent",
-    "X-Event-Type",
-    "X-Instance-ID",
-    "X-Instance-Name",
+    "Content-Type", "User-Agent", "X-Event-Type", "X-Instance-ID", "X-Instance-Name",
     "X-Timestamp",
-)
+)  # fmt: skip
 _MAX_HEADER = 255
 _MAX_TAIL = 1000
 # Above, a body (of a history sync, as a rule) leaves its normal form and a hash: the
@@ -114,9 +110,9 @@ class Delivery:
     def without_body(self) -> Delivery:
         """Return the same delivery with a hash in the place of its body."""
         raw = self.body_json.encode()
-        rest = {"removed": "body", "size": len(raw)}
         digest = hashlib.sha256(raw).hexdigest()
-        return replace(self, body_json=_json({**rest, "sha256": digest}))
+        left = {"removed": "body", "size": len(raw), "sha256": digest}
+        return replace(self, body_json=msgspec.json.encode(left).decode())
 
 
 def make_delivery(
@@ -183,23 +179,12 @@ def _bounded(form: NormalForm) -> NormalForm:
     return form
 
 
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
-
-
 # What differs between deliveries of one event: the instance's and the global webhook
 # have another destination and, up to 2.1.0, another apikey.
-_CHANGING = frozenset(
-    {
-        "apikey",
-        "api_key",
-        "date_time",
-        "destination",
-        "instanceToken",
-        "sender",
-        "server_url",
-    }
-)
+_CHANGING = frozenset({
+    "apikey", "api_key", "date_time", "destination", "instanceToken", "sender",
+    "server_url",
+})  # fmt: skip
 
 
 def dedupe_key(form: NormalForm, stored: Object) -> bytes:

@@ -32,9 +32,9 @@ from viva_server.whatsapp.events.json_values import NotJsonObjectError
 from viva_server.whatsapp.ingress.delivery import (
     KEPT_HEADERS,
     Delivery,
-    Post,
+    WebhookRequest,
     WrongSecretError,
-    unpack,
+    read_delivery,
 )
 
 _LARGE_BYTES = 8 * 2**20
@@ -56,11 +56,11 @@ class TooCostlyError(VivaError):
     """The body needs more memory or time than one body may have."""
 
 
-class UnpackError(VivaError):
+class HeavyBodyError(VivaError):
     """The process failed or was ended; another attempt may succeed."""
 
 
-class Unpackers:
+class HeavyBodies:
     """Two processes at most: one for bodies up to 8 MiB, one for larger ones.
 
     So the largest never hold up photos. Each begins with its first body and takes one
@@ -84,8 +84,8 @@ class Unpackers:
         self._small = _Lane(seconds, idle_seconds)
         self._large = _Lane(seconds, idle_seconds=0)
 
-    async def unpack(self, raw: bytes | bytearray, post: Post) -> Delivery:
-        """Do what `unpacking.unpack` does, elsewhere.
+    async def read(self, raw: bytes | bytearray, request: WebhookRequest) -> Delivery:
+        """Do what `delivery.read_delivery` does, elsewhere.
 
         A cancellation ends the process that works on the body.
 
@@ -93,14 +93,14 @@ class Unpackers:
             WrongSecretError, NotJsonObjectError: as there.
             TooCostlyError: it would need too much memory or time.
             OverloadedError: too many wait, or this is closed.
-            UnpackError: the process cannot be started, failed or took too long.
+            HeavyBodyError: the process cannot be started, failed or took too long.
         """
         lane = self._large if len(raw) > _LARGE_BYTES else self._small
         try:
-            head, body = await lane.ask(post, raw, self._wait_seconds)
+            head, body = await lane.ask(request, raw, self._wait_seconds)
             return _delivery_of(head, body)
         except TooCostlyError:
-            if post.asked:
+            if request.asked:
                 raise WrongSecretError from None
             raise
 
@@ -121,12 +121,12 @@ class _Lane:
         self._is_closed = False
 
     async def ask(
-        self, post: Post, raw: bytes | bytearray, wait_seconds: float
+        self, request: WebhookRequest, raw: bytes | bytearray, wait_seconds: float
     ) -> tuple[bytes, bytes]:
         await self._take_turn(wait_seconds)
         process = self._process = self._process or _Process()
         asking = asyncio.to_thread(
-            process.ask, post, raw, is_last=not self._idle_seconds
+            process.ask, request, raw, is_last=not self._idle_seconds
         )
         answer = asyncio.ensure_future(asking)
         # The turn ends with the thread, not with a caller that leaves.
@@ -136,7 +136,7 @@ class _Lane:
                 return await asyncio.shield(answer)
         except TimeoutError:
             process.kill()
-            raise UnpackError("it took too long") from None
+            raise HeavyBodyError("it took too long") from None
         except asyncio.CancelledError:
             process.kill()
             raise
@@ -199,14 +199,14 @@ class _Process:
         self.has_ended = False
 
     def ask(
-        self, post: Post, raw: bytes | bytearray, *, is_last: bool
+        self, request: WebhookRequest, raw: bytes | bytearray, *, is_last: bool
     ) -> tuple[bytes, bytes]:
         """Send a body and return the answer; a failure ends the process."""
         try:
             child = self._start()
             assert child.stdin is not None, "a pipe"
             assert child.stdout is not None, "a pipe"
-            write_frame(child.stdin, _sendable(post), raw)
+            write_frame(child.stdin, _sendable(request), raw)
             answer = read_frame(child.stdout)
         except (EOFError, OSError) as error:
             raise _failure(self.end(), error) from None
@@ -240,7 +240,7 @@ class _Process:
     def _start(self) -> subprocess.Popen[bytes]:
         with self._starting:
             if self._is_killed:
-                raise UnpackError("it was ended")
+                raise HeavyBodyError("it was ended")
             if self._child is None:
                 self._child = _spawn()
             return self._child
@@ -257,15 +257,15 @@ def _spawn() -> subprocess.Popen[bytes]:
     )
 
 
-def _sendable(post: Post) -> Post:
-    headers = {name: post.headers.get(name, "") for name in KEPT_HEADERS}
-    return replace(post, headers=headers)
+def _sendable(request: WebhookRequest) -> WebhookRequest:
+    headers = {name: request.headers.get(name, "") for name in KEPT_HEADERS}
+    return replace(request, headers=headers)
 
 
 def _failure(code: int, error: Exception) -> VivaError:
     if code == -signal.SIGXCPU:
         return TooCostlyError("it takes too long")
-    return UnpackError(f"{type(error).__name__}, the process ended with {code}")
+    return HeavyBodyError(f"{type(error).__name__}, the process ended with {code}")
 
 
 def _delivery_of(head: bytes, body: bytes) -> Delivery:
@@ -281,7 +281,7 @@ def _delivery_of(head: bytes, body: bytes) -> Delivery:
         case "memory":
             raise TooCostlyError("it takes too much memory")
         case _:
-            raise UnpackError(why)
+            raise HeavyBodyError(why)
 
 
 MEMORY_BYTES = 2**30
@@ -338,12 +338,12 @@ def main() -> None:
 
 def _answer(source: IO[bytes], sink: IO[bytes]) -> None:
     head, raw = read_frame(source)
-    post = msgspec.json.decode(head, type=Post)
+    request = msgspec.json.decode(head, type=WebhookRequest)
     _allow_cpu()
     try:
         if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS:
             raise MemoryError
-        delivery = unpack(raw, post)
+        delivery = read_delivery(raw, request)
     except WrongSecretError:
         write_frame(sink, {"failed": "secret"})
     except NotJsonObjectError as error:

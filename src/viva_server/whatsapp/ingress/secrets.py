@@ -157,36 +157,16 @@ REMOVED = "(removed)"
 
 _MAX_INTEGER = 10**300
 
-_CREDENTIALS = frozenset(
-    {
-        "apikey",
-        "api_key",
-        "authorization",
-        "creds",
-        "jwt",
-        "jwt_key",
-        "pairingcode",
-        "password",
-        "secret",
-    }
-)
-_KEY_MATERIAL = frozenset(
-    {
-        "advsecretkey",
-        "appstatesynckeyshare",
-        "axolotlsenderkeydistributionmessage",
-        "enciv",
-        "encpayload",
-        "fastratchetkeysenderkeydistributionmessage",
-        "keydata",
-        "mediakey",
-        "messagesecret",
-        "noisekey",
-        "senderkeydistributionmessage",
-        "signedidentitykey",
-        "signedprekey",
-    }
-)
+_CREDENTIALS = frozenset({
+    "apikey", "api_key", "authorization", "creds", "jwt", "jwt_key", "pairingcode",
+    "password", "secret",
+})  # fmt: skip
+_KEY_MATERIAL = frozenset({
+    "advsecretkey", "appstatesynckeyshare", "axolotlsenderkeydistributionmessage",
+    "enciv", "encpayload", "fastratchetkeysenderkeydistributionmessage", "keydata",
+    "mediakey", "messagesecret", "noisekey", "senderkeydistributionmessage",
+    "signedidentitykey", "signedprekey",
+})  # fmt: skip
 _BASE64_NAMES = frozenset(
     {"base64", "jpegthumbnail", "pngthumbnail", "thumbnail", "waveform"}
 )

@@ -19,7 +19,7 @@ import pytest
 from tests.faults.heavy import history, wide
 from tests.faults.large_bodies import MIB
 from viva_server.whatsapp.ingress import heavy_bodies
-from viva_server.whatsapp.ingress.delivery import Delivery, Post
+from viva_server.whatsapp.ingress.delivery import Delivery, WebhookRequest
 from viva_server.whatsapp.ingress.heavy_bodies import (
     CPU_SECONDS,
     MEMORY_BYTES,
@@ -28,7 +28,7 @@ from viva_server.whatsapp.ingress.heavy_bodies import (
     write_frame,
 )
 
-POST = Post(tail="/x", query="", headers={}, trusted=True)
+POST = WebhookRequest(tail="/x", query="", headers={}, trusted=True)
 
 
 @contextlib.contextmanager
@@ -113,10 +113,10 @@ def test_what_is_printed_does_not_get_between_the_answers() -> None:
 def test_a_defect_is_told_by_its_place_and_not_by_its_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(raw: bytes, post: Post) -> Delivery:
+    def broken(raw: bytes, post: WebhookRequest) -> Delivery:
         raise KeyError(raw)
 
-    monkeypatch.setattr(heavy_bodies, "unpack", broken)
+    monkeypatch.setattr(heavy_bodies, "read_delivery", broken)
     monkeypatch.setattr(heavy_bodies, "_allow_cpu", lambda: None)
     asked, answered = io.BytesIO(), io.BytesIO()
     write_frame(asked, POST, b"what a person wrote")

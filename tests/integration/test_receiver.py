@@ -13,19 +13,21 @@ from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.errors import StoreUnavailableError
 from viva_server.whatsapp.events.json_values import NotJsonObjectError
-from viva_server.whatsapp.ingress.delivery import Post, WrongSecretError
-from viva_server.whatsapp.ingress.heavy_bodies import Unpackers
-from viva_server.whatsapp.ingress.inbox import Inbox, NotStoredError, Receipt, Reception
+from viva_server.whatsapp.ingress.delivery import WebhookRequest, WrongSecretError
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
+from viva_server.whatsapp.ingress.inbox import Accepted, Inbox, NotStoredError, Receiver
 
-POST = Post(tail="", query="", headers={}, trusted=True)
-ASKING = Post(tail="", query="", headers={}, trusted=True, asked=("right-secret",))
+POST = WebhookRequest(tail="", query="", headers={}, trusted=True)
+ASKING = WebhookRequest(
+    tail="", query="", headers={}, trusted=True, asked=("right-secret",)
+)
 
 
 @pytest.fixture
-async def reception(inbox: Inbox) -> AsyncIterator[Reception]:
-    unpackers = Unpackers()
-    yield Reception(inbox, unpackers, answer_seconds=0.2, awaited_seconds=0.2)
-    await unpackers.close()
+async def receiver(inbox: Inbox) -> AsyncIterator[Receiver]:
+    heavy_bodies = HeavyBodies()
+    yield Receiver(inbox, heavy_bodies, answer_seconds=0.2, awaited_seconds=0.2)
+    await heavy_bodies.close()
 
 
 def body(number: int, event: str = "messages.upsert", text: str = "oi") -> bytes:
@@ -41,23 +43,23 @@ def ids(url: str) -> list[str]:
     return [message_id for (message_id,) in found]
 
 
-async def test_the_receipt_tells_what_became_of_it(reception: Reception) -> None:
-    first = await reception.receive(body(1), POST)
-    assert first == Receipt("messages.upsert", "stored")
-    assert await reception.receive(body(1), POST) == first._replace(outcome="duplicate")
+async def test_the_receipt_tells_what_became_of_it(receiver: Receiver) -> None:
+    first = await receiver.receive(body(1), POST)
+    assert first == Accepted("messages.upsert", "stored")
+    assert await receiver.receive(body(1), POST) == first._replace(outcome="duplicate")
 
 
 async def test_bodies_are_stored_in_the_order_in_which_they_came(
-    reception: Reception, database_url: str
+    receiver: Receiver, database_url: str
 ) -> None:
-    await asyncio.gather(*(reception.receive(body(n), POST) for n in range(15)))
+    await asyncio.gather(*(receiver.receive(body(n), POST) for n in range(15)))
     assert ids(database_url) == [f"M{n}" for n in range(15)]
 
 
 async def test_a_caller_that_leaves_at_once_leaves_its_body_to_be_stored(
-    reception: Reception, database_url: str
+    receiver: Receiver, database_url: str
 ) -> None:
-    caller = asyncio.create_task(reception.receive(body(1), POST))
+    caller = asyncio.create_task(receiver.receive(body(1), POST))
     await asyncio.sleep(0)  # it is handed over, and not unpacked yet
     caller.cancel()
     await until(lambda: ids(database_url) == ["M1"])
@@ -65,26 +67,26 @@ async def test_a_caller_that_leaves_at_once_leaves_its_body_to_be_stored(
 
 
 async def test_a_body_that_is_none_fails_alone(
-    reception: Reception, database_url: str
+    receiver: Receiver, database_url: str
 ) -> None:
     results = await asyncio.gather(
-        reception.receive(body(1), POST),
-        reception.receive(b"[]", POST),
-        reception.receive(body(2), ASKING),
-        reception.receive(body(3), POST),
+        receiver.receive(body(1), POST),
+        receiver.receive(b"[]", POST),
+        receiver.receive(body(2), ASKING),
+        receiver.receive(body(3), POST),
         return_exceptions=True,
     )
-    kinds = [Receipt, NotJsonObjectError, WrongSecretError, Receipt]
+    kinds = [Accepted, NotJsonObjectError, WrongSecretError, Accepted]
     assert [type(result) for result in results] == kinds
     assert ids(database_url) == ["M1", "M3"]
 
 
 async def test_others_have_their_turn_between_large_bodies(
-    reception: Reception, inbox: Inbox, gate: Gate
+    receiver: Receiver, inbox: Inbox, gate: Gate
 ) -> None:
     gate.opened.clear()
     large = [body(n, text="x" * 60_000) for n in range(6)]
-    callers = [asyncio.create_task(reception.receive(raw, POST)) for raw in large]
+    callers = [asyncio.create_task(receiver.receive(raw, POST)) for raw in large]
     seen = set()
     while inbox.waiting < 4:
         await asyncio.sleep(0)
@@ -96,23 +98,23 @@ async def test_others_have_their_turn_between_large_bodies(
 
 @pytest.mark.parametrize("size", [10, 300 * 1024], ids=["light", "heavy"])
 async def test_what_is_not_stored_in_time_is_said_and_stored_later(
-    reception: Reception, gate: Gate, database_url: str, size: int
+    receiver: Receiver, gate: Gate, database_url: str, size: int
 ) -> None:
     gate.opened.clear()
     with pytest.raises(NotStoredError) as caught:
-        await reception.receive(body(1, text="x" * size), POST)
+        await receiver.receive(body(1, text="x" * size), POST)
     assert caught.value.event == "messages.upsert"
     assert isinstance(caught.value.__cause__, TimeoutError)
     gate.opened.set()
     await until(lambda: ids(database_url) == ["M1"])
 
 
-async def test_what_holds_up_evolution_is_kept_instead(
-    reception: Reception, gate: Gate, database_url: str
+async def test_what_holds_up_evolution_is_deferred_instead(
+    receiver: Receiver, gate: Gate, database_url: str
 ) -> None:
     gate.opened.clear()
-    receipt = await reception.receive(body(1, "messages.edited"), POST)
-    assert receipt == Receipt("messages.edited", "kept")
+    receipt = await receiver.receive(body(1, "messages.edited"), POST)
+    assert receipt == Accepted("messages.edited", "kept")
     gate.is_down = True  # it fails behind the answer, and is tried again
     gate.opened.set()
     await asyncio.sleep(0.1)
@@ -122,13 +124,13 @@ async def test_what_holds_up_evolution_is_kept_instead(
 
 @pytest.mark.parametrize("size", [10, 300 * 1024], ids=["light", "heavy"])
 async def test_a_full_inbox_and_a_closed_one_say_so(
-    reception: Reception, inbox: Inbox, gate: Gate, size: int
+    receiver: Receiver, inbox: Inbox, gate: Gate, size: int
 ) -> None:
     gate.is_down = True
     with pytest.raises(NotStoredError):
-        await reception.receive(body(1, text="x" * size), POST)
+        await receiver.receive(body(1, text="x" * size), POST)
     gate.is_down = False
     await inbox.close()
     with pytest.raises(NotStoredError) as caught:
-        await reception.receive(body(2, text="x" * size), POST)
+        await receiver.receive(body(2, text="x" * size), POST)
     assert isinstance(caught.value.__cause__, StoreUnavailableError)

@@ -14,101 +14,105 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.heavy import bottomless, history, media, wide
-from tests.faults.large_bodies import MIB, unpackers_of
+from tests.faults.large_bodies import MIB, heavy_processes_of
 from tests.waiting import until
 from viva_server.errors import OverloadedError
 from viva_server.whatsapp.events.json_values import NotJsonObjectError
 from viva_server.whatsapp.ingress.delivery import (
     Delivery,
-    Post,
+    WebhookRequest,
     WrongSecretError,
-    unpack,
+    read_delivery,
 )
 from viva_server.whatsapp.ingress.heavy_bodies import (
+    HeavyBodies,
+    HeavyBodyError,
     TooCostlyError,
-    UnpackError,
-    Unpackers,
 )
 
 SECRET = "a-secret-of-the-hook"
-POST = Post(tail="/x", query="", headers={"User-Agent": "axios/1"}, trusted=True)
+POST = WebhookRequest(
+    tail="/x", query="", headers={"User-Agent": "axios/1"}, trusted=True
+)
 ASKING = replace(POST, asked=(SECRET,))
 
 
 def processes() -> list[int]:
-    """Give the running processes of all unpackers of this test."""
-    return unpackers_of(os.getpid())
+    """Give the running processes of all heavy_bodies of this test."""
+    return heavy_processes_of(os.getpid())
 
 
 @pytest.fixture
-async def unpackers() -> AsyncIterator[Unpackers]:
-    unpackers = Unpackers()
-    yield unpackers
-    await unpackers.close()
+async def heavy_bodies() -> AsyncIterator[HeavyBodies]:
+    heavy_bodies = HeavyBodies()
+    yield heavy_bodies
+    await heavy_bodies.close()
 
 
 async def test_a_delivery_is_the_same_as_without_a_process(
-    unpackers: Unpackers,
+    heavy_bodies: HeavyBodies,
 ) -> None:
     for raw in (media(MIB), history(MIB), bottomless(2000), b'{"event":"call"}'):
-        there = await unpackers.unpack(raw, POST)
-        here = unpack(raw, POST)
+        there = await heavy_bodies.read(raw, POST)
+        here = read_delivery(raw, POST)
         assert replace(there, id=here.id) == here
 
 
-async def test_what_is_refused_is_refused_there_too(unpackers: Unpackers) -> None:
+async def test_what_is_refused_is_refused_there_too(heavy_bodies: HeavyBodies) -> None:
     with pytest.raises(NotJsonObjectError):
-        await unpackers.unpack(b"[]", POST)
+        await heavy_bodies.read(b"[]", POST)
     for raw in (b"{", b'{"apikey":"another"}'):
         with pytest.raises(WrongSecretError):
-            await unpackers.unpack(raw, ASKING)
+            await heavy_bodies.read(raw, ASKING)
     right = b'{"apikey":"a-secret-of-the-hook","event":"call"}'
-    assert (await unpackers.unpack(right, ASKING)).form["event"] == "call"
+    assert (await heavy_bodies.read(right, ASKING)).form["event"] == "call"
 
 
-async def test_what_needs_too_much_memory_is_too_costly(unpackers: Unpackers) -> None:
+async def test_what_needs_too_much_memory_is_too_costly(
+    heavy_bodies: HeavyBodies,
+) -> None:
     raw = wide(20 * MIB)
     with pytest.raises(TooCostlyError):
-        await unpackers.unpack(raw, POST)
+        await heavy_bodies.read(raw, POST)
     with pytest.raises(WrongSecretError):
-        await unpackers.unpack(raw, ASKING)
+        await heavy_bodies.read(raw, ASKING)
 
 
 async def halted(
-    unpackers: Unpackers, raw: bytes, post: Post = POST
+    heavy_bodies: HeavyBodies, raw: bytes, post: WebhookRequest = POST
 ) -> asyncio.Task[Delivery]:
     """Begin with a body, in a process that does not go on by itself."""
-    unpacking = asyncio.create_task(unpackers.unpack(raw, post))
+    unpacking = asyncio.create_task(heavy_bodies.read(raw, post))
     await until(processes)
     os.kill(processes()[0], signal.SIGSTOP)
     return unpacking
 
 
 async def test_a_cancelled_caller_ends_its_process_and_the_next_goes_on(
-    unpackers: Unpackers, caplog: pytest.LogCaptureFixture
+    heavy_bodies: HeavyBodies, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waiting = await halted(unpackers, history(20 * MIB))
+    waiting = await halted(heavy_bodies, history(20 * MIB))
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
     await until(lambda: not processes())
-    await unpackers.unpack(history(9 * MIB), POST)
+    await heavy_bodies.read(history(9 * MIB), POST)
     gc.collect()
     assert "never retrieved" not in caplog.text
 
 
 async def test_a_caller_that_leaves_before_its_process_begins_begins_none(
-    unpackers: Unpackers,
+    heavy_bodies: HeavyBodies,
 ) -> None:
     threads, release = ThreadPoolExecutor(1), threading.Event()
     asyncio.get_running_loop().set_default_executor(threads)
     threads.submit(release.wait)
-    unpacking = asyncio.create_task(unpackers.unpack(b"{}", POST))
+    unpacking = asyncio.create_task(heavy_bodies.read(b"{}", POST))
     await until(threads._work_queue.qsize)
-    left = unpackers._small._process
+    left = heavy_bodies._small._process
     unpacking.cancel()
     await asyncio.wait([unpacking])
-    begun = asyncio.create_task(unpackers.unpack(b"{}", POST))
+    begun = asyncio.create_task(heavy_bodies.read(b"{}", POST))
     release.set()
     assert (await begun).form["event"] == "x"
     assert left is not None
@@ -117,31 +121,31 @@ async def test_a_caller_that_leaves_before_its_process_begins_begins_none(
 
 
 async def test_who_waits_too_long_for_a_turn_may_come_again() -> None:
-    unpackers = Unpackers(wait_seconds=0.05)
-    first = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
+    heavy_bodies = HeavyBodies(wait_seconds=0.05)
+    first = asyncio.create_task(heavy_bodies.read(history(20 * MIB), POST))
     await until(processes)
     with pytest.raises(OverloadedError):
-        await unpackers.unpack(history(9 * MIB), POST)
+        await heavy_bodies.read(history(9 * MIB), POST)
     # A small one does not wait for the large.
-    await unpackers.unpack(media(MIB), POST)
-    await unpackers.close()
-    with pytest.raises(UnpackError):
+    await heavy_bodies.read(media(MIB), POST)
+    await heavy_bodies.close()
+    with pytest.raises(HeavyBodyError):
         await first
     async with asyncio.timeout(15):
         with pytest.raises(OverloadedError):
-            await unpackers.unpack(b"{}", POST)
+            await heavy_bodies.read(b"{}", POST)
         with pytest.raises(OverloadedError):
-            await unpackers.unpack(history(9 * MIB), POST)
-        await unpackers.close()
+            await heavy_bodies.read(history(9 * MIB), POST)
+        await heavy_bodies.close()
     assert not processes()
 
 
 async def test_a_body_that_uses_up_its_time_is_too_costly(
-    unpackers: Unpackers,
+    heavy_bodies: HeavyBodies,
 ) -> None:
     # As the system does at its limit of time.
     for post, error in ((POST, TooCostlyError), (ASKING, WrongSecretError)):
-        unpacking = await halted(unpackers, history(MIB), post)
+        unpacking = await halted(heavy_bodies, history(MIB), post)
         os.kill(processes()[0], signal.SIGXCPU)
         os.kill(processes()[0], signal.SIGCONT)
         with pytest.raises(error):
@@ -149,49 +153,51 @@ async def test_a_body_that_uses_up_its_time_is_too_costly(
 
 
 async def test_a_body_that_takes_too_long_ends_its_process() -> None:
-    unpackers = Unpackers(seconds=0.3)
-    unpacking = await halted(unpackers, history(30 * MIB))
-    with pytest.raises(UnpackError):
+    heavy_bodies = HeavyBodies(seconds=0.3)
+    unpacking = await halted(heavy_bodies, history(30 * MIB))
+    with pytest.raises(HeavyBodyError):
         await unpacking
     await until(lambda: not processes())
-    await unpackers.close()
+    await heavy_bodies.close()
 
 
 async def test_a_close_ends_a_process_that_works_and_one_that_does_not() -> None:
-    unpackers = Unpackers()
-    await unpackers.unpack(b"{}", POST)
+    heavy_bodies = HeavyBodies()
+    await heavy_bodies.read(b"{}", POST)
     small = processes()
-    unpacking = asyncio.create_task(unpackers.unpack(history(20 * MIB), POST))
+    unpacking = asyncio.create_task(heavy_bodies.read(history(20 * MIB), POST))
     await until(lambda: len(processes()) == 2)
     for pid in {*processes()} - {*small}:
         os.kill(pid, signal.SIGSTOP)
     async with asyncio.timeout(30):
-        await unpackers.close()
+        await heavy_bodies.close()
     assert not processes()
-    with pytest.raises(UnpackError):
+    with pytest.raises(HeavyBodyError):
         await unpacking
 
 
-async def test_the_process_of_a_large_body_ends_with_it(unpackers: Unpackers) -> None:
-    await unpackers.unpack(media(9 * MIB), POST)
+async def test_the_process_of_a_large_body_ends_with_it(
+    heavy_bodies: HeavyBodies,
+) -> None:
+    await heavy_bodies.read(media(9 * MIB), POST)
     assert not processes()
 
 
 async def test_a_process_that_works_is_not_idle() -> None:
-    unpackers = Unpackers(idle_seconds=0.3)
-    await unpackers.unpack(b"{}", POST)
-    unpacking = await halted(unpackers, history(MIB))
+    heavy_bodies = HeavyBodies(idle_seconds=0.3)
+    await heavy_bodies.read(b"{}", POST)
+    unpacking = await halted(heavy_bodies, history(MIB))
     (pid,) = processes()
     await asyncio.sleep(0.6)
     os.kill(pid, signal.SIGCONT)
     assert (await unpacking).form["event"] == "messages.set"
-    await unpackers.close()
+    await heavy_bodies.close()
 
 
 async def test_an_idle_process_ends() -> None:
-    unpackers = Unpackers(idle_seconds=0.2)
-    await unpackers.unpack(b'{"event":"call"}', POST)
+    heavy_bodies = HeavyBodies(idle_seconds=0.2)
+    await heavy_bodies.read(b'{"event":"call"}', POST)
     assert processes()
     await until(lambda: not processes())
-    await unpackers.unpack(b'{"event":"call"}', POST)
-    await unpackers.close()
+    await heavy_bodies.read(b'{"event":"call"}', POST)
+    await heavy_bodies.close()

@@ -9,15 +9,15 @@ import pytest
 from tests.integration.gates import Gate, edit, event, message, rows, stored
 from tests.waiting import until
 from viva_server.errors import StoreError, StoreUnavailableError
-from viva_server.whatsapp.ingress.inbox import Inbox, KeptError
+from viva_server.whatsapp.ingress.inbox import DeferredError, Inbox
 
 
-async def test_an_event_that_evolution_waits_for_is_kept_until_it_is_stored(
+async def test_an_event_that_evolution_waits_for_is_deferred_until_it_is_stored(
     inbox: Inbox, gate: Gate, database_url: str
 ) -> None:
     gate.errors = [StoreUnavailableError() for _ in range(5)]
     for name in ("messages.edited", "logout.instance", "remove.instance"):
-        with pytest.raises(KeptError):
+        with pytest.raises(DeferredError):
             await inbox.add(event(name))
     await stored(database_url, 3)
     assert inbox.waiting == 0
@@ -30,12 +30,12 @@ async def test_what_cannot_be_kept_goes_back_to_evolution_too(
 ) -> None:
     gate.is_down = True
     for number in range(3):
-        with pytest.raises(KeptError):
+        with pytest.raises(DeferredError):
             await inbox.add(edit(number))
     for number in range(3, 5):
         with pytest.raises(StoreUnavailableError) as refused:
             await inbox.add(edit(number))
-        assert not isinstance(refused.value, KeptError)
+        assert not isinstance(refused.value, DeferredError)
     assert inbox.waiting == 3
     gate.is_down = False
     await stored(database_url, 3)
@@ -44,18 +44,18 @@ async def test_what_cannot_be_kept_goes_back_to_evolution_too(
     assert await inbox.add(edit(3))
 
 
-async def test_what_is_kept_has_a_limit_in_bytes_that_is_free_again_once_stored(
+async def test_what_is_deferred_has_a_limit_in_bytes_that_is_free_again_once_stored(
     gate: Gate, database_url: str
 ) -> None:
-    inbox = Inbox(gate, retry_seconds=0.02, max_kept_bytes=2 * edit(10).size)
+    inbox = Inbox(gate, retry_seconds=0.02, max_deferred_bytes=2 * edit(10).size)
     for number in (10, 20):
         gate.is_down = True
         for each in range(2):
-            with pytest.raises(KeptError):
+            with pytest.raises(DeferredError):
                 await inbox.add(edit(number + each))
         with pytest.raises(StoreUnavailableError) as refused:
             await inbox.add(edit(number + 2))
-        assert not isinstance(refused.value, KeptError)
+        assert not isinstance(refused.value, DeferredError)
         gate.is_down = False
         await until(lambda: not inbox.waiting)
         await stored(database_url, number // 5)
@@ -89,7 +89,7 @@ async def test_a_full_inbox_keeps_what_evolution_waits_for(
     await until(lambda: gate.batches)
     waiting += [asyncio.create_task(inbox.add(message(n))) for n in range(1, 80)]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    with pytest.raises(KeptError):
+    with pytest.raises(DeferredError):
         await inbox.add(event("messages.edited"))
     gate.opened.set()
     await asyncio.wait(waiting)
@@ -100,9 +100,9 @@ async def test_a_full_inbox_keeps_what_evolution_waits_for(
 async def test_a_full_memory_of_kept_events_refuses_nothing_else(
     gate: Gate, database_url: str
 ) -> None:
-    inbox = Inbox(gate, retry_seconds=60, max_kept=1)
+    inbox = Inbox(gate, retry_seconds=60, max_deferred=1)
     gate.is_down = True
-    with pytest.raises(KeptError):
+    with pytest.raises(DeferredError):
         await inbox.add(edit(1))
     gate.is_down = False
     assert await inbox.add(message(1))
@@ -110,11 +110,11 @@ async def test_a_full_memory_of_kept_events_refuses_nothing_else(
     await inbox.close()
 
 
-async def test_an_event_that_is_larger_than_the_queue_is_kept_and_stored(
+async def test_an_event_that_is_larger_than_the_queue_is_deferred_and_stored(
     gate: Gate, database_url: str
 ) -> None:
     inbox = Inbox(gate, retry_seconds=0.02, max_queued_bytes=1)
-    with pytest.raises(KeptError):
+    with pytest.raises(DeferredError):
         await inbox.add(edit(1))
     await stored(database_url, 1)
     await inbox.close()
@@ -125,23 +125,23 @@ async def test_a_kept_event_is_stored_with_the_time_at_which_it_came(
 ) -> None:
     inbox = Inbox(gate, retry_seconds=60)
     gate.is_down = True
-    with pytest.raises(KeptError):
+    with pytest.raises(DeferredError):
         await inbox.add(edit(1))
     gate.is_down = False
-    inbox._kept[0].since -= 3600
+    inbox._deferred[0].since -= 3600
     await inbox.add(message(1))
     hours = "round(extract(epoch FROM clock_timestamp() - received_at) / 3600)"
     assert sorted(rows(database_url, hours)) == [(0,), (1,)]
     await inbox.close()
 
 
-async def test_what_somebody_waits_for_goes_before_what_is_kept(
+async def test_what_somebody_waits_for_goes_before_what_is_deferred(
     gate: Gate,
 ) -> None:
     inbox = Inbox(gate, retry_seconds=60, batch_rows=2)
     gate.is_down = True
     for number in range(3):
-        with pytest.raises(KeptError):
+        with pytest.raises(DeferredError):
             await inbox.add(edit(number))
     gate.is_down = False
     gate.batches.clear()
@@ -152,11 +152,11 @@ async def test_what_somebody_waits_for_goes_before_what_is_kept(
     assert [len(batch) for batch in gate.batches] == [2, 2, 1]
 
 
-async def test_an_awaited_event_whose_body_is_refused_is_kept_without_it(
+async def test_an_awaited_event_whose_body_is_refused_is_deferred_without_it(
     inbox: Inbox, gate: Gate, database_url: str
 ) -> None:
     gate.errors = [StoreError("refused"), StoreUnavailableError()]
-    with pytest.raises(KeptError):
+    with pytest.raises(DeferredError):
         await inbox.add(edit(1))
     await stored(database_url, 1)
     assert rows(database_url, "body->>'removed'") == [("body",)]
