@@ -27,8 +27,8 @@ from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
+from viva_server.tallies import WhatsAppCounters
 from viva_server.whatsapp.conversation.worker import Worker
-from viva_server.whatsapp.counters import WhatsAppCounters
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.ingress.delivery import Delivery
@@ -176,7 +176,7 @@ class Services:
 
     def _tell_worker(self, deliveries: Sequence[Delivery]) -> None:
         if self.worker is not None and any(map(is_pending, deliveries)):
-            self.worker.look_for_news()
+            self.worker.look_for_updates()
         if self._catch_up is not None:
             for delivery in deliveries:
                 self._catch_up.note(delivery)

@@ -11,9 +11,9 @@ from viva_server.chat import ownership, presence
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
 from viva_server.store import processes, queries
-from viva_server.store.outbox import Send
 from viva_server.store.replies import Chunk, ClosedReply
 from viva_server.whatsapp.conversation import outbox
+from viva_server.whatsapp.conversation.outbox import Send
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.outcomes import SendOutcome
 

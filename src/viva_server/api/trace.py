@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -21,8 +22,7 @@ from viva_server.api.operations import ADMIN_SCOPE
 from viva_server.api.problems import Problem
 from viva_server.auth import require_scope
 from viva_server.services import Services
-from viva_server.store.db import Row
-from viva_server.store.trace import Trace, load_trace
+from viva_server.store.db import Database, Row
 
 _MAX_ID = 255
 
@@ -51,6 +51,40 @@ class TraceHandler:
         if trace is None:
             raise Problem("message_not_found", "Nothing is known of this message.")
         return web.json_response(body=wire.to_json(trace_answer(key_id, trace)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """Rows of the queries of the same names, in the order of their times."""
+
+    deliveries: list[Row]
+    messages: list[Row]
+    turns: list[Row]
+    replies: list[Row]
+    sends: list[Row]
+
+
+async def load_trace(database: Database, message_id: str) -> Trace | None:
+    """Load all that is known of a message, a person's or one that was sent.
+
+    None if there is nothing. It takes several statements, so that a message under way
+    may show its turn without the reply that has just begun.
+    """
+    deliveries = await database.fetch("trace_deliveries", message_id=message_id)
+    messages = await database.fetch("trace_messages", message_id=message_id)
+    sent = await database.fetch("find_turns_of_sent", message_id=message_id)
+    if not (deliveries or messages or sent):
+        return None
+    turn_ids = {row.turn_id for row in (*messages, *sent)} - {None}
+    turns = await database.fetch("trace_turns", turn_ids=list(turn_ids))
+    reply_ids = [reply_id for turn in turns for reply_id in turn.reply_ids]
+    return Trace(
+        deliveries=deliveries,
+        messages=messages,
+        turns=turns,
+        replies=await database.fetch("trace_replies", message_ids=reply_ids),
+        sends=await database.fetch("trace_sends", turn_ids=list(turn_ids)),
+    )
 
 
 def trace_answer(key_id: str, trace: Trace) -> TraceAnswer:

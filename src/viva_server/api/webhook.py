@@ -21,8 +21,9 @@ from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
 from viva_server.errors import OverloadedError
-from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
+from viva_server.tallies import WebhookOutcome, WhatsAppCounters
 from viva_server.whatsapp.events.json_values import NotJsonObjectError
+from viva_server.whatsapp.events.table import label_of
 from viva_server.whatsapp.ingress.delivery import WebhookRequest, WrongSecretError
 from viva_server.whatsapp.ingress.heavy_bodies import (
     HeavyBodies,
@@ -121,19 +122,24 @@ class WebhookHandlers:
         try:
             accepted = await self._accept(request)
         except NotStoredError as error:
-            self._counters.webhook(error.event, "unavailable")
+            self._count(error.event, "unavailable")
             raise _unavailable("The event cannot be stored now.") from error
         except _TooLargeError as error:
             logger.warning("a webhook's body %s", error)
-            self._counters.webhook(UNREAD, "ignored")
+            self._count(None, "ignored")
             return await self._ignore(request)
         except Problem as problem:
-            self._counters.webhook(UNREAD, _OUTCOMES[problem.status])
+            self._count(None, _OUTCOMES[problem.status])
             raise
-        self._counters.webhook(accepted.event, accepted.outcome)
+        self._count(accepted.event, accepted.outcome)
         is_duplicate = accepted.outcome == "duplicate"
         answer = _stored_answer(accepted.event, duplicate=is_duplicate)
         return web.json_response(body=answer)
+
+    def _count(self, event: str | None, outcome: WebhookOutcome) -> None:
+        """Count an answer; None: it was given before the body was read."""
+        label = "unread" if event is None else label_of(event)
+        self._counters.webhooks[label, outcome] += 1
 
     async def _accept(self, request: web.Request) -> Accepted:
         verdict = self._judge(request)

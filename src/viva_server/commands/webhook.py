@@ -16,7 +16,7 @@ from viva_server.commands.opening import open_database
 from viva_server.commands.running import run
 from viva_server.config import Config
 from viva_server.errors import VivaError
-from viva_server.store.outbox import Dead, list_dead, replay
+from viva_server.store.operator import Dead, list_dead, replay
 from viva_server.whatsapp.events.json_values import (
     NotJsonObjectError,
     Object,

@@ -84,7 +84,7 @@ async def test_a_turn_that_takes_long_is_not_taken_for_a_stray(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(worker, "_STRAY_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "_ORPHAN_SECONDS", 0.1)
     dictation = Dictation()
     async with lab(database_url, respond=dictation) as site:
         site.receive("oi")

@@ -1,11 +1,15 @@
-"""One turn of a WhatsApp chat: what has gathered becomes one message and one reply."""
+"""One turn of a WhatsApp chat: what has gathered becomes one message and one reply.
+
+What an owner writes touches only chats that are still its own: no row means that
+another process has taken them over.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from viva_server.chat.admission import Question
 from viva_server.chat.reply import LiveReply
@@ -19,21 +23,67 @@ from viva_server.errors import (
     TooManyRepliesError,
 )
 from viva_server.ids import new_id
-from viva_server.store import whatsapp_chats as store
 from viva_server.store.db import Database
 from viva_server.store.people import Person
-from viva_server.store.whatsapp_chats import Chat, ChatState, WaitingMessage
+from viva_server.tallies import WhatsAppCounters
 from viva_server.whatsapp import rules
-from viva_server.whatsapp.conversation.closing import close_turn_replies
-from viva_server.whatsapp.counters import WhatsAppCounters
+from viva_server.whatsapp.conversation.outbox import close_turn_replies
 from viva_server.whatsapp.events.addresses import LID
+from viva_server.words import FinishReason, Status
 
 logger = logging.getLogger(__name__)
 
-_SOON_SECONDS = 1.0
-_STRAY_SECONDS = 10.0
-"""A reply without an ending is closed by the strays' collector in that time."""
-_TYPING_SECONDS = 10.0
+WINDOW_SECONDS: Final = 600.0
+"""The time in which the answers of a chat are counted."""
+
+_SOON_SECONDS: Final = 1.0
+_ORPHAN_SECONDS: Final = 10.0
+"""A reply without an ending is closed by the collector of orphans in that time."""
+_TYPING_SECONDS: Final = 10.0
+
+
+class Claim(NamedTuple):
+    """A chat that a process has taken; `jid` is where its replies go."""
+
+    owner: str
+    instance: str
+    jid: str
+
+
+class _ChatState(NamedTuple):
+    """All that decides what is done in a claimed chat: the row of load_chat."""
+
+    is_paused: bool | None
+    paused_by: float | None
+    turn_id: str | None
+    user_message_id: str | None
+    runs: int | None
+    reply_status: Status | None
+    finish_reason: FinishReason | None
+    error_code: str | None
+    error_is_final: bool | None
+    full_seconds: float | None
+    phone_jid: str | None
+    lid_chat: str | None
+
+
+class _Message(NamedTuple):
+    """A person's message that wants an answer; times are epoch seconds."""
+
+    message_id: str
+    kind: str
+    text: str | None
+    sent_at: float
+    age_seconds: float
+
+
+class _Turn(NamedTuple):
+    """The running turn of a claimed chat."""
+
+    claim: Claim
+    id: str
+    user_message_id: str
+    runs: int
 
 
 class Typist(Protocol):
@@ -51,12 +101,6 @@ class _TurnLine:
 
     def abort(self) -> None:
         """Nothing waits at the other side."""
-
-
-class _Turn(NamedTuple):
-    id: str
-    user_message_id: str
-    runs: int
 
 
 class Turns:
@@ -86,20 +130,33 @@ class Turns:
         self._on_sends = on_sends
         self._typing: set[asyncio.Task[None]] = set()
 
-    async def work(self, owner: str, chat: Chat) -> None:
-        """Do what a chat of this owner needs, then give it back.
+    async def work(self, claim: Claim) -> None:
+        """Do what a chat needs, then give it back.
 
-        A cancellation leaves the chat to whoever buries or releases this owner.
+        A cancellation leaves the chat to whoever releases its owner or declares it
+        dead.
         """
         try:
-            again_seconds = await self._work(owner, chat)
+            again_seconds = await self._work(claim)
         except StoreError as error:
             logger.warning("A WhatsApp turn waits for the database: %s", error)
             again_seconds = _SOON_SECONDS
         except Exception:
             logger.exception("A WhatsApp turn failed")
-            again_seconds = _STRAY_SECONDS
-        await self._release(owner, chat, again_seconds)
+            again_seconds = _ORPHAN_SECONDS
+        while True:
+            try:
+                await self.release(claim, again_seconds)
+            except StoreError:
+                await asyncio.sleep(_SOON_SECONDS)
+            else:
+                return
+
+    async def release(self, claim: Claim, again_seconds: float | None) -> None:
+        """Give a chat back; without `again_seconds` only a new message makes it due."""
+        await self._database.execute(
+            "release_chat", **claim._asdict(), again_seconds=again_seconds
+        )
 
     async def close(self) -> None:
         """Stop showing the typing state."""
@@ -107,172 +164,157 @@ class Turns:
             task.cancel()
         await asyncio.gather(*self._typing, return_exceptions=True)
 
-    async def _release(
-        self, owner: str, chat: Chat, again_seconds: float | None
-    ) -> None:
-        while True:
-            try:
-                await store.release_chat(self._database, owner, chat, again_seconds)
-            except StoreError:
-                await asyncio.sleep(_SOON_SECONDS)
-                continue
-            return
-
-    async def _work(self, owner: str, chat: Chat) -> float | None:
+    async def _work(self, claim: Claim) -> float | None:
         """Do the work; gives in how many seconds there is more, None: not by itself."""
-        state = await store.load_chat(
-            self._database,
-            owner,
-            chat,
+        row = await self._database.fetch_one(
+            "load_chat",
+            **claim._asdict(),
             answers=self._config.whatsapp_replies_per_10_minutes,
+            window_seconds=WINDOW_SECONDS,
         )
-        if state is None:
+        if row is None:
             return None
-        if state.turn_id is None and await self._merge(owner, chat, state):
+        state = _ChatState._make(row)
+        if state.turn_id is not None:
+            seconds = await self._go_on(claim, state, state.turn_id)
+            # The claim has taken the time of messages that came while the turn waited.
+            return 0.0 if seconds is None else seconds
+        if await self._merge(claim, state):
             return 0.0
-        messages = await store.load_waiting(self._database, chat, state.turn_id)
-        if state.turn_id is None:
-            return await self._begin(owner, chat, state, messages)
-        seconds = await self._go_on(owner, chat, state, messages)
-        # The claim has taken the time of messages that came while the turn waited.
-        return 0.0 if seconds is None else seconds
+        return await self._begin(claim, state)
 
-    async def _merge(self, owner: str, chat: Chat, state: ChatState) -> bool:
-        """Make the chats under a person's lid and phone one, with one session."""
-        if chat.jid.endswith(LID) and state.phone_jid:
-            lid_chat, phone_chat = chat, Chat(chat.instance, state.phone_jid)
+    async def _merge(self, claim: Claim, state: _ChatState) -> bool:
+        """Make the chats under a person's lid and phone one, with one session.
+
+        Nothing is done while the lid's chat is worked on or has a turn of its own.
+        """
+        if claim.jid.endswith(LID) and state.phone_jid:
+            lid, jid = claim.jid, state.phone_jid
         elif state.lid_chat:
-            lid_chat, phone_chat = Chat(chat.instance, state.lid_chat), chat
+            lid, jid = state.lid_chat, claim.jid
         else:
             return False
-        people = (rules.person_of(*lid_chat), rules.person_of(*phone_chat))
-        return await store.merge_chats(
-            self._database, owner, lid_chat, phone_chat, people
-        )
+        instance = claim.instance
+        async with self._database.transaction() as transaction:
+            locked = await transaction.fetch_one(
+                "lock_chat", instance=instance, jid=lid
+            )
+            if locked is None or locked.has_turn:
+                return False
+            if locked.owner not in {None, claim.owner}:
+                return False
+            await transaction.execute(
+                "move_chat",
+                instance=instance,
+                lid=lid,
+                jid=jid,
+                lid_person=rules.person_of(instance, lid),
+                person=rules.person_of(instance, jid),
+            )
+            return True
 
-    async def _begin(
-        self,
-        owner: str,
-        chat: Chat,
-        state: ChatState,
-        messages: Sequence[WaitingMessage],
-    ) -> float | None:
+    async def _begin(self, claim: Claim, state: _ChatState) -> float | None:
         """Begin a turn with all messages that are still to be answered."""
+        rows = await self._database.fetch(
+            "load_waiting", instance=claim.instance, jid=claim.jid
+        )
+        waiting = [_Message._make(row) for row in rows]
         max_age = self._config.whatsapp_max_age_seconds
-        old = [m for m in messages if m.age_seconds > max_age]
-        messages = [m for m in messages if m.age_seconds <= max_age]
-        await self._skip(owner, chat, old, "old")
-        if state.is_paused and not await self._was_greeting(
-            owner, chat, state, messages
-        ):
-            await self._skip(owner, chat, messages, "handover")
+        await self._skip(claim, [m for m in waiting if m.age_seconds > max_age], "old")
+        messages = [m for m in waiting if m.age_seconds <= max_age]
+        if state.is_paused and not await self._was_greeting(claim, state, messages):
+            await self._skip(claim, messages, "handover")
             return None
         if not messages:
             return None
         if state.full_seconds is not None and state.full_seconds > 0:
             return state.full_seconds
-        turn = _Turn(new_id(), new_id(), 0)
-        begun = await store.add_turn(
-            self._database,
-            owner,
-            chat,
+        turn = _Turn(claim, new_id(), new_id(), 0)
+        begun = await self._database.fetch_one(
+            "add_turn",
+            **claim._asdict(),
             turn_id=turn.id,
             user_message_id=turn.user_message_id,
             message_ids=[m.message_id for m in messages],
         )
-        return await self._answer(owner, chat, turn, messages) if begun else None
+        return None if begun is None else await self._answer(turn, messages)
 
-    async def _skip(
-        self, owner: str, chat: Chat, messages: Sequence[WaitingMessage], why: str
-    ) -> None:
+    async def _skip(self, claim: Claim, messages: Sequence[_Message], why: str) -> None:
+        """Say why messages are not answered."""
         if ids := [m.message_id for m in messages]:
-            await store.skip_messages(self._database, owner, chat, ids, why)
-            self._counters.turn("skipped")
+            await self._database.execute(
+                "skip_messages", **claim._asdict(), message_ids=ids, why_not=why
+            )
+            self._counters.turns["skipped"] += 1
 
     async def _was_greeting(
-        self,
-        owner: str,
-        chat: Chat,
-        state: ChatState,
-        messages: Sequence[WaitingMessage],
+        self, claim: Claim, state: _ChatState, messages: Sequence[_Message]
     ) -> bool:
         """Whether what paused the chat only came before the message that it greeted."""
         paused_by = state.paused_by or 0.0
         if not any(rules.was_greeting(paused_by, m.sent_at) for m in messages):
             return False
-        await store.end_pause(self._database, owner, chat)
+        await self._database.execute("end_pause", **claim._asdict())
         return True
 
     async def _go_on(
-        self,
-        owner: str,
-        chat: Chat,
-        state: ChatState,
-        messages: Sequence[WaitingMessage],
+        self, claim: Claim, state: _ChatState, turn_id: str
     ) -> float | None:
-        """Run a turn again whose last try was cut, or give it up."""
-        assert state.turn_id is not None, "it is the running turn"
+        """Run a turn again whose last attempt was cut, or give it up."""
         assert state.user_message_id is not None, "a turn has one"
-        turn = _Turn(state.turn_id, state.user_message_id, state.runs or 0)
+        turn = _Turn(claim, turn_id, state.user_message_id, state.runs or 0)
         if state.reply_status == "streaming":
             return _SOON_SECONDS
         seconds = rules.rerun_seconds(
             turn.runs, state.finish_reason, is_final=bool(state.error_is_final)
         )
         if seconds is None:
-            await self._give_up(owner, turn, state.error_code or state.finish_reason)
+            await self._give_up(turn, state.error_code or state.finish_reason)
             return None
-        return await self._answer(owner, chat, turn, messages)
+        rows = await self._database.fetch("load_turn_messages", turn_id=turn_id)
+        return await self._answer(turn, [_Message._make(row) for row in rows])
 
-    async def _answer(
-        self,
-        owner: str,
-        chat: Chat,
-        turn: _Turn,
-        messages: Sequence[WaitingMessage],
-    ) -> float | None:
+    async def _answer(self, turn: _Turn, messages: Sequence[_Message]) -> float | None:
         text = rules.join_messages((m.kind, m.text) for m in messages)
         if text is None:
             text = self._config.whatsapp_unsupported_text
-            await self._say(owner, turn, text, state="answered", error="unsupported")
-            self._counters.turn("fixed_text")
+            await self._say(turn, text, state="answered", error="unsupported")
+            self._counters.turns["fixed_text"] += 1
             return None
-        return await self._run(owner, chat, turn, text)
+        return await self._run(turn, text)
 
-    async def _run(
-        self, owner: str, chat: Chat, turn: _Turn, text: str
-    ) -> float | None:
+    async def _run(self, turn: _Turn, text: str) -> float | None:
         """Have one reply made; it is closed together with its parts in the outbox."""
-        reply_id = new_id()
-        runs = await store.start_run(self._database, owner, turn.id, reply_id)
-        if runs is None:
+        claim = turn.claim
+        run = {"owner": claim.owner, "turn_id": turn.id, "reply_id": new_id()}
+        row = await self._database.fetch_one("start_run", **run)
+        if row is None:
             return None
-        self._show_typing(chat)
+        self._show_typing(claim)
         question = Question(
-            person=Person("whatsapp", rules.person_of(*chat)),
+            person=Person("whatsapp", rules.person_of(claim.instance, claim.jid)),
             content=text,
             user_message_id=turn.user_message_id,
-            message_id=reply_id,
+            message_id=run["reply_id"],
         )
         try:
             ending = await self._read(question)
         except (OverloadedError, ReplyInProgressError, TooManyRepliesError):
-            await store.take_back_run(self._database, owner, turn.id, reply_id)
+            await self._database.execute("take_back_run", **run)
             return _SOON_SECONDS
         if ending is None:
-            return _STRAY_SECONDS
+            return _ORPHAN_SECONDS
         if ending.status == "complete":
-            self._counters.turn("answered")
+            self._counters.turns["answered"] += 1
             self._on_sends()
             return None
         seconds = rules.rerun_seconds(
-            runs, ending.finish_reason, is_final=ending.error_is_final
+            int(row.runs), ending.finish_reason, is_final=ending.error_is_final
         )
         if seconds is None:
-            code = ending.error_code or ending.finish_reason
-            await self._give_up(owner, turn, code)
+            await self._give_up(turn, ending.error_code or ending.finish_reason)
         else:
-            self._counters.turn("again")
+            self._counters.turns["again"] += 1
         return seconds
 
     async def _read(self, question: Question) -> Ending | None:
@@ -288,20 +330,19 @@ class Turns:
         finally:
             self._chat.leave(reading)
 
-    async def _give_up(self, owner: str, turn: _Turn, error: str | None) -> None:
-        """End a turn that no try could answer; people get a polite text."""
+    async def _give_up(self, turn: _Turn, error: str | None) -> None:
+        """End a turn that no attempt could answer; people get a polite text."""
         logger.error("WhatsApp turn %s is given up: %s", turn.id, error)
         text = rules.FAILURE_TEXT
-        await self._say(owner, turn, text, state="dead", error=error or "no_reply")
-        self._counters.turn("dead")
+        await self._say(turn, text, state="dead", error=error or "no_reply")
+        self._counters.turns["dead"] += 1
 
-    async def _say(
-        self, owner: str, turn: _Turn, text: str, *, state: str, error: str
-    ) -> None:
-        await store.end_turn(
-            self._database,
-            owner,
-            turn.id,
+    async def _say(self, turn: _Turn, text: str, *, state: str, error: str) -> None:
+        """End a turn without a reply of the model; `text` is sent in its place."""
+        await self._database.fetch_one(
+            "end_turn",
+            owner=turn.claim.owner,
+            turn_id=turn.id,
             state=state,
             error=error,
             outbox_id=new_id(),
@@ -309,10 +350,10 @@ class Turns:
         )
         self._on_sends()
 
-    def _show_typing(self, chat: Chat) -> None:
+    def _show_typing(self, claim: Claim) -> None:
         if self._typist is None:
             return
-        showing = self._typist.send_typing(chat.instance, chat.jid, _TYPING_SECONDS)
+        showing = self._typist.send_typing(claim.instance, claim.jid, _TYPING_SECONDS)
         task = asyncio.create_task(showing)
         self._typing.add(task)
         task.add_done_callback(self._typing.discard)

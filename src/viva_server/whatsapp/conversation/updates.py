@@ -1,19 +1,23 @@
-"""Applying what Evolution tells: receipts, edits, deletes, and own messages."""
+"""Applies what Evolution tells beside people's messages: receipts, edits, deletes, own.
+
+Each statement may be repeated, by any process: a delivery stays pending until all of it
+is applied.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, NamedTuple, cast
+
+import msgspec
 
 from viva_server.errors import (
     StoreError,
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store import whatsapp_events as store
 from viva_server.store.db import Database
-from viva_server.store.whatsapp_events import Pending, Receipt
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.events.table import NormalForm
 from viva_server.whatsapp.rules import Rules
@@ -23,7 +27,22 @@ logger = logging.getLogger(__name__)
 _BATCH = 200
 
 
-class News:
+class Pending(NamedTuple):
+    """A delivery that is not applied yet, a row of load_pending; times are epoch."""
+
+    id: str
+    instance: str
+    kind: str
+    form: dict[str, Any]
+    received_at: float
+
+    @property
+    def forms(self) -> list[NormalForm]:
+        """The single messages or receipts of the delivery."""
+        return rules.forms_of(cast("NormalForm", self.form))
+
+
+class Updates:
     """Applies pending deliveries. Every step may be repeated, by any process."""
 
     def __init__(self, database: Database, judge: Rules) -> None:
@@ -37,14 +56,14 @@ class News:
             StoreUnavailableError, TransientStoreError: what is not applied stays
                 pending.
         """
-        pending = await store.load_pending(self._database, rows=_BATCH)
+        rows = await self._database.fetch("load_pending", rows=_BATCH)
+        pending = [Pending._make(row) for row in rows]
         statuses = [each for each in pending if each.kind == "status"]
         others = [each for each in pending if each.kind != "status"]
         await self._apply_statuses(statuses)
         applied = [each for each in others if await self._is_applied(each)]
         if applied:
-            ids = [each.id for each in applied]
-            await store.drop_pending(self._database, ids)
+            await self._drop(applied)
         return len(pending) == _BATCH and bool(applied or statuses)
 
     async def _apply_statuses(self, pending: Sequence[Pending]) -> None:
@@ -54,7 +73,10 @@ class News:
         receipts = [receipt for each in pending for receipt in _receipts(each)]
         try:
             if receipts:
-                await store.apply_receipts(self._database, receipts)
+                # A receipt that comes late changes nothing.
+                await self._database.execute(
+                    "apply_receipts", receipts=msgspec.json.encode(receipts).decode()
+                )
         except (StoreUnavailableError, TransientStoreError):
             raise
         except StoreError as error:
@@ -64,13 +86,16 @@ class News:
             for each in pending:
                 await self._apply_statuses([each])
             return
-        await store.drop_pending(self._database, [each.id for each in pending])
+        await self._drop(pending)
+
+    async def _drop(self, applied: Sequence[Pending]) -> None:
+        ids = [each.id for each in applied]
+        await self._database.execute("drop_pending", inbox_ids=ids)
 
     async def _is_applied(self, pending: Pending) -> bool:
         """Apply one delivery; False: later, or never."""
         try:
-            forms = rules.forms_of(cast("NormalForm", pending.form))
-            return all([await self._apply(pending, form) for form in forms])
+            return all([await self._apply(pending, form) for form in pending.forms])
         except (StoreUnavailableError, TransientStoreError):
             raise
         except Exception as error:
@@ -80,25 +105,22 @@ class News:
 
     async def _put_aside(self, pending: Pending, error: Exception) -> None:
         problem = f"{type(error).__name__}: {error}"[:500]
-        await store.put_problem(self._database, pending.id, problem)
+        await self._database.execute(
+            "put_problem", inbox_id=pending.id, problem=problem
+        )
 
     async def _apply(self, pending: Pending, form: NormalForm) -> bool:
-        target = form.get("target_id")
-        if form["kind"] == "edit" and target:
-            await store.apply_edit(
-                self._database,
-                pending.instance,
-                target,
-                changed_at=pending.received_at,
-                text=form.get("text"),
-            )
-        elif form["kind"] == "delete" and target:
-            await store.apply_delete(
-                self._database,
-                pending.instance,
-                target,
-                changed_at=pending.received_at,
-            )
+        target = {
+            "instance": pending.instance,
+            "target_id": form.get("target_id"),
+            "changed_at": pending.received_at,
+        }
+        if form["kind"] == "edit" and target["target_id"]:
+            # An edit that is older than the one that is stored does nothing.
+            text = form.get("text")
+            await self._database.execute("apply_edit", text=text, **target)
+        elif form["kind"] == "delete" and target["target_id"]:
+            await self._database.execute("apply_delete", **target)
         elif rules.is_own(form):
             return await self._apply_own(pending, form)
         return True
@@ -109,19 +131,22 @@ class News:
         While a part is being sent in the chat, an own message may be its echo under an
         id that the answer has yet to tell.
         """
-        instance, message_id = pending.instance, form["message_id"]
-        sends = await store.find_own_sends(
-            self._database,
-            instance,
-            form["chat"],
-            message_id,
-            form.get("text", ""),
+        message_id = form["message_id"]
+        # Of its id, or without one in its chat.
+        sends = await self._database.fetch(
+            "find_own_sends",
+            instance=pending.instance,
+            jid=form["chat"],
+            message_id=message_id,
+            text=form.get("text", ""),
         )
         if any(send.same_id for send in sends):
             return True
         for send in sends:
             if send.same_text:
-                await store.apply_own_send(self._database, send.id, message_id)
+                await self._database.execute(
+                    "apply_own_send", outbox_id=send.id, message_id=message_id
+                )
                 return True
         if any(send.state == "sending" for send in sends):
             return False
@@ -133,21 +158,23 @@ class News:
         if not seconds or not rules.may_hand_over(form):
             return
         spoken_at = min(form.get("timestamp", pending.received_at), pending.received_at)
-        await store.apply_handover(
-            self._database,
-            pending.id,
-            pending.instance,
-            form["chat"],
+        # Nothing is done once the delivery is not pending: an erasure was faster.
+        await self._database.execute(
+            "apply_handover",
+            inbox_id=pending.id,
+            instance=pending.instance,
+            jid=form["chat"],
             spoken_at=float(spoken_at),
             handover_seconds=seconds,
             greeting_seconds=rules.GREETING_SECONDS,
         )
 
 
-def _receipts(pending: Pending) -> list[Receipt]:
+def _receipts(pending: Pending) -> list[tuple[str, str, str, int]]:
+    """Give how far sent messages have come: instance, message id, status, rank."""
     return [
-        Receipt(pending.instance, form["message_id"], form["status_value"], rank)
-        for form in rules.forms_of(cast("NormalForm", pending.form))
+        (pending.instance, form["message_id"], form["status_value"], rank)
+        for form in pending.forms
         if form["kind"] == "status"
         and "message_id" in form
         and (rank := rules.receipt_rank(form.get("status_value")))

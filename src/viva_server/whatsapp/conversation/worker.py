@@ -1,4 +1,4 @@
-"""The work behind the webhook: chats, sends and news, a bounded number at once."""
+"""The work behind the webhook: chats, sends and updates, a bounded number at once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.config import Config
 from viva_server.errors import StoreError
-from viva_server.store import outbox as sends_store
-from viva_server.store import whatsapp_chats as chats_store
 from viva_server.store.db import Database
 from viva_server.store.processes import release_work
-from viva_server.store.whatsapp_chats import Chat
-from viva_server.whatsapp.conversation.outbox import Outbox
-from viva_server.whatsapp.conversation.turns import Turns
-from viva_server.whatsapp.conversation.updates import News
-from viva_server.whatsapp.counters import WhatsAppCounters
+from viva_server.tallies import WhatsAppCounters
+from viva_server.whatsapp.conversation.outbox import Outbox, Send
+from viva_server.whatsapp.conversation.turns import Claim, Turns
+from viva_server.whatsapp.conversation.updates import Updates
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.rules import Rules
 
@@ -29,7 +26,7 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _STEP_SECONDS = 1.0
 """For a loop's present step at a stop; a statement takes milliseconds."""
-_STRAY_SECONDS = 5.0
+_ORPHAN_SECONDS = 5.0
 
 
 class Worker:
@@ -52,7 +49,7 @@ class Worker:
         self._database = database
         self._runtime = runtime
         self._limit = config.whatsapp_turns
-        self._news = News(database, Rules.of(config))
+        self._updates = Updates(database, Rules.of(config))
         self._outbox = Outbox(database, client, counters)
         self._turns = Turns(
             config,
@@ -62,11 +59,11 @@ class Worker:
             counters=counters,
             on_sends=self._look_for_sends,
         )
-        self._nudged = {name: asyncio.Event() for name in ("turns", "sends", "news")}
+        self._woken = {name: asyncio.Event() for name in ("turns", "sends", "updates")}
         self._ending: set[str] = set()
         self._loops: dict[str, asyncio.Task[None]] = {}
-        self._strays: asyncio.Task[None] | None = None
-        self._working: dict[Chat, asyncio.Task[None]] = {}
+        self._orphans: asyncio.Task[None] | None = None
+        self._working: dict[Claim, asyncio.Task[None]] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -79,19 +76,19 @@ class Worker:
         steps: dict[str, Callable[[], Awaitable[bool]]] = {
             "turns": self._claim_chats,
             "sends": self._claim_sends,
-            "news": self._news.step,
+            "updates": self._updates.step,
         }
         for name, step in steps.items():
             loop = self._repeat(name, step)
             self._loops[name] = asyncio.create_task(loop, name=f"whatsapp {name}")
-        self._strays = asyncio.create_task(self._collect_strays())
+        self._orphans = asyncio.create_task(self._collect_orphans())
 
-    def look_for_news(self) -> None:
+    def look_for_updates(self) -> None:
         """Look now for what Evolution told, and not at the next turn of the clock."""
-        self._nudged["news"].set()
+        self._woken["updates"].set()
 
     def _look_for_sends(self) -> None:
-        self._nudged["sends"].set()
+        self._woken["sends"].set()
 
     async def finish(self) -> None:
         """Begin no more turns; those under way, and the sends, go on."""
@@ -107,8 +104,8 @@ class Worker:
         tasks = {*self._working.values(), *self._sending.values()}
         if tasks:
             await asyncio.wait(tasks, timeout=within_seconds)
-        if self._strays is not None:
-            tasks.add(self._strays)
+        if self._orphans is not None:
+            tasks.add(self._orphans)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -119,7 +116,7 @@ class Worker:
     async def _end_loop(self, name: str) -> None:
         """End a loop behind its present step: nobody would know of a cut claim."""
         self._ending.add(name)
-        self._nudged[name].set()
+        self._woken[name].set()
         if (task := self._loops.pop(name, None)) is not None:
             await asyncio.wait({task}, timeout=_STEP_SECONDS)
             task.cancel()
@@ -127,9 +124,9 @@ class Worker:
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[bool]]) -> None:
         """Repeat a step, at once while it finds work."""
-        nudged = self._nudged[name]
+        woken = self._woken[name]
         while name not in self._ending:
-            nudged.clear()
+            woken.clear()
             found = False
             try:
                 found = await step()
@@ -140,63 +137,69 @@ class Worker:
             if not found and name not in self._ending:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL_SECONDS):
-                        await nudged.wait()
+                        await woken.wait()
 
     async def _claim_chats(self) -> bool:
         free = self._limit - len(self._working)
         if free <= 0:
             return False
         owner = self._runtime.ownership.id
-        claimed = await chats_store.claim_chats(self._database, owner, chats=free)
-        for chat in claimed:
-            _keep(self._working, chat, self._turns.work(owner, chat))
-        return bool(claimed)
+        rows = await self._database.fetch("claim_chats", owner=owner, chats=free)
+        for row in rows:
+            claim = Claim(owner, row.instance, row.jid)
+            _hold(self._working, claim, self._turns.work(claim))
+        return bool(rows)
 
     async def _claim_sends(self) -> bool:
         free = self._limit - len(self._sending)
         if free <= 0:
             return False
         owner = self._runtime.ownership.id
-        claimed = await sends_store.claim_sends(self._database, owner, sends=free)
-        for send in claimed:
-            _keep(self._sending, send.id, self._send(owner, send))
-        return bool(claimed)
+        rows = await self._database.fetch("claim_sends", owner=owner, sends=free)
+        for row in rows:
+            send = Send._make(row)
+            _hold(self._sending, send.id, self._send(owner, send))
+        return bool(rows)
 
-    async def _send(self, owner: str, send: sends_store.Send) -> None:
+    async def _send(self, owner: str, send: Send) -> None:
         await self._outbox.send(owner, send)
         self._look_for_sends()
 
-    async def _collect_strays(self) -> None:
+    async def _collect_orphans(self) -> None:
         """Give back what this process owns and does not work on.
 
         A claim whose answer was lost may have been committed all the same.
         """
-        suspects: set[Chat | str] = set()
+        suspects: set[Claim | str] = set()
         while True:
-            await asyncio.sleep(_STRAY_SECONDS)
+            await asyncio.sleep(_ORPHAN_SECONDS)
             owner = self._runtime.ownership.id
             try:
-                strays = await self._find_strays(owner)
-                for stray in strays & suspects:
-                    await self._give_back(owner, stray)
-                suspects = strays
+                orphans = await self._find_orphans(owner)
+                for orphan in orphans & suspects:
+                    await self._give_back(owner, orphan)
+                suspects = orphans
             except StoreError as error:
-                logger.debug("No look for stray work: %s", error)
+                logger.debug("No look for orphaned work: %s", error)
 
-    async def _find_strays(self, owner: str) -> set[Chat | str]:
-        chats = await chats_store.load_claimed(self._database, owner)
-        sends = await sends_store.load_sending(self._database, owner)
-        return (chats - self._working.keys()) | (sends - self._sending.keys())
+    async def _find_orphans(self, owner: str) -> set[Claim | str]:
+        chats = await self._database.fetch("load_claimed", owner=owner)
+        sends = await self._database.fetch("load_sending", owner=owner)
+        claims = {Claim(owner, row.instance, row.jid) for row in chats}
+        ids = {row.id for row in sends}
+        return (claims - self._working.keys()) | (ids - self._sending.keys())
 
-    async def _give_back(self, owner: str, stray: Chat | str) -> None:
-        logger.warning("Giving back what nobody works on: %s", stray)
-        if isinstance(stray, Chat):
-            await chats_store.release_chat(self._database, owner, stray, 0.0)
+    async def _give_back(self, owner: str, orphan: Claim | str) -> None:
+        logger.warning("Giving back what nobody works on: %s", orphan)
+        if isinstance(orphan, Claim):
+            await self._turns.release(orphan, 0.0)
         else:
-            await sends_store.give_back_sends(self._database, owner, [stray])
+            await self._database.execute(
+                "give_back_sends", owner=owner, outbox_ids=[orphan]
+            )
 
 
-def _keep(
+def _hold(
     tasks: dict[Any, asyncio.Task[None]], key: object, work: Coroutine[Any, Any, None]
 ) -> None:
     """Run work as a task that is held until it ends."""

@@ -102,6 +102,11 @@ def find_in_table(word: str) -> Event | None:
     return _BY_PATH.get(word.lower().replace("_", "-").replace(".", "-"))
 
 
+def label_of(event: str) -> str:
+    """Return the event, `other` for one that the table lacks: labels must stay few."""
+    return event if event in GO_KINDS or event in _KINDS else "other"
+
+
 class NormalForm(TypedDict, total=False):
     """What a delivery says; a key that does not apply is left out.
 

@@ -12,6 +12,7 @@ from tests.people import (
     PHONE,
     add_turns,
     begin_send,
+    finish_send,
     receive,
     rows,
     webhook,
@@ -19,8 +20,8 @@ from tests.people import (
 )
 from tests.postgres import run_sql
 from viva_server.store.db import Database
-from viva_server.store.outbox import Send, finish_send
-from viva_server.whatsapp.conversation.updates import News
+from viva_server.whatsapp.conversation.outbox import Send
+from viva_server.whatsapp.conversation.updates import Updates
 from viva_server.whatsapp.rules import Rules
 
 _JID = f"{PHONE}@s.whatsapp.net"
@@ -53,7 +54,7 @@ async def told(database: Database, *deliveries: Any) -> None:
 
 async def applied(database: Database) -> None:
     """Apply what is pending now; that may make more of it so."""
-    await News(database, Rules()).step()
+    await Updates(database, Rules()).step()
 
 
 async def answered(database: Database, owner: str, send: Send) -> None:
