@@ -15,7 +15,7 @@ from viva_server.store.replies import Chunk, ClosedReply
 from viva_server.whatsapp.conversation import outbox
 from viva_server.whatsapp.conversation.outbox import Send
 from viva_server.whatsapp.evolution.catch_up import CatchUp
-from viva_server.whatsapp.evolution.outcomes import SendOutcome
+from viva_server.whatsapp.evolution.client import SendOutcome
 
 _GAP_SECONDS = 0.3
 """Between showing and storing: makes the defect likely to be met by one kill."""

@@ -6,16 +6,27 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from viva_server.config import Config
 from viva_server.errors import EvolutionError, StoreError
 from viva_server.store.db import Database
-from viva_server.whatsapp.events.json_values import as_flag, as_object, pick_text
-from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.events.json_values import (
+    Object,
+    as_epoch,
+    as_flag,
+    as_int,
+    as_object,
+    as_objects,
+    pick_text,
+)
+from viva_server.whatsapp.evolution.client import (
+    EvolutionClient,
+)
 from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
 from viva_server.whatsapp.ingress.inbox import Inbox
+from viva_server.whatsapp.ingress.secrets import redact
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +141,8 @@ class CatchUp:
     async def _look_at(self, instance: str) -> int:
         now = time.time()
         try:
-            rows = await self._client.stored_messages(
-                instance, self._since(instance, now)
+            rows = await stored_messages(
+                self._client, instance, self._since(instance, now)
             )
             missing = await self._missing(instance, rows)
             await self._add(instance, missing)
@@ -201,3 +212,96 @@ def _event_of(row: dict[str, Any]) -> str:
     """
     own = as_flag(as_object(row.get("key")).get("fromMe"))
     return "send.message" if own else "messages.upsert"
+
+
+logger = logging.getLogger(__name__)
+
+PAGE_ROWS: Final = 50
+MAX_ROWS: Final = 5000
+
+_LIMITS_OF_1: Final = (500, 2000, MAX_ROWS)
+
+
+class _Rows:
+    """Gathers rows, newest first, until one is older than `since`."""
+
+    def __init__(self, since: datetime) -> None:
+        self._since = int(since.timestamp())
+        self._found: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.has_older = False
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, rows: list[Object]) -> None:
+        for row in rows:
+            message_id = pick_text(as_object(row.get("key")), "id")
+            moment = as_epoch(row.get("messageTimestamp"))
+            if message_id is None or moment is None:
+                continue
+            if moment < self._since:
+                self.has_older = True
+            else:
+                # Thumbnails as index maps are hundreds of KB of memory for each row.
+                slim = redact(row, "messages.upsert")
+                self._found.setdefault(message_id, (moment, slim))
+
+    def oldest_first(self) -> list[dict[str, Any]]:
+        # Reversed first: the order within one second is the reverse of Evolution's.
+        rows = list(reversed(self._found.values()))
+        rows.sort(key=lambda found: found[0])
+        return [row for _, row in rows]
+
+
+async def stored_messages(
+    client: EvolutionClient, instance: str, since: datetime
+) -> list[dict[str, Any]]:
+    """Return what Evolution stored since a time, oldest first, 5000 at most.
+
+    Each is in the form of a messages.upsert's `data`, own messages among them. Of more
+    the newest are kept, and the log says so. 2.2 and later look by time; 2.0 and 2.1
+    give all, newest first, and 1.x one list.
+
+    Raises:
+        EvolutionError: it cannot be asked, or its answer cannot be read.
+    """
+    rows = _Rows(since)
+    where = {"messageTimestamp": _span(since)}
+    for page in range(1, MAX_ROWS // PAGE_ROWS + 1):
+        body = {"where": where, "page": page, "offset": PAGE_ROWS}
+        answer = await client.find_messages(instance, body)
+        if isinstance(answer, list):
+            return await _read_list(client, instance, rows)
+        found = as_object(as_object(answer).get("messages"))
+        if not isinstance(found.get("records"), list):
+            raise EvolutionError("strange_answer")
+        records = as_objects(found["records"])
+        await asyncio.to_thread(rows.add, records)
+        if rows.has_older or not records or page >= (as_int(found.get("pages")) or 0):
+            return rows.oldest_first()
+    logger.warning("more than %d messages are stored; the oldest are left", MAX_ROWS)
+    return rows.oldest_first()
+
+
+async def _read_list(
+    client: EvolutionClient, instance: str, rows: _Rows
+) -> list[dict[str, Any]]:
+    """Read 1.x, which knows a limit only; a `where` it does not know finds nothing."""
+    for limit in _LIMITS_OF_1:
+        answer = await client.find_messages(instance, {"limit": limit})
+        found = as_objects(answer)
+        await asyncio.to_thread(rows.add, found)
+        if rows.has_older or len(found) < limit:
+            return rows.oldest_first()
+    logger.warning("more than %d messages are stored; the oldest are left", MAX_ROWS)
+    return rows.oldest_first()
+
+
+def _span(since: datetime) -> dict[str, str]:
+    # Both ends, or 2.2+ ignores them; a day ahead, whatever its clock says.
+    until = datetime.now(UTC) + timedelta(days=1)
+    return {"gte": _iso(since), "lte": _iso(until)}
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
