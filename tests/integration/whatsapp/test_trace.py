@@ -28,4 +28,5 @@ async def test_a_trace_has_each_delivery_and_each_try(
     [message] = trace.messages
     assert message.edited_at
     assert message.deleted_at
-    assert [reply.id for reply in trace.replies] == [cut]
+    [turn] = trace.turns
+    assert [reply.id for reply in turn.replies] == [cut]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import unicodedata
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -21,7 +21,7 @@ from viva_server.store.processes import SETTLE_SECONDS
 from viva_server.store.replies import ClosedReply
 from viva_server.store.statements import Statements
 from viva_server.tallies import WhatsAppCounters
-from viva_server.whatsapp.evolution.client import SendOutcome
+from viva_server.whatsapp.evolution.client import EvolutionClient, SendOutcome
 from viva_server.whatsapp.rules import FAILURE_TEXT, retry_seconds
 
 logger = logging.getLogger(__name__)
@@ -129,21 +129,17 @@ class Send(NamedTuple):
     is_paused: bool
 
 
-class Sender(Protocol):
-    """Who sends a text; `EvolutionClient` is one."""
-
-    async def send_text(self, instance: str, jid: str, text: str) -> SendOutcome:
-        """Send it once and say what became of it."""
+_STATES: Final = {"retry": "waiting"}
 
 
 class Outbox:
     """Sends claimed parts and writes what became of them."""
 
     def __init__(
-        self, database: Database, sender: Sender, counters: WhatsAppCounters
+        self, database: Database, client: EvolutionClient, counters: WhatsAppCounters
     ) -> None:
         self._database = database
-        self._sender = sender
+        self._client = client
         self._counters = counters
 
     async def send(self, owner: str, send: Send) -> None:
@@ -157,25 +153,21 @@ class Outbox:
         elif send.is_paused:
             # A person answers in this chat by now.
             dropped = SendOutcome("dead", reason="handover")
-            await self._write(owner, send, dropped, "dropped", "dropped")
+            await self._finish(owner, send, dropped, state="dropped")
         else:
-            outcome = await self._sender.send_text(send.instance, send.jid, send.text)
+            outcome = await self._client.send_text(send.instance, send.jid, send.text)
             self._counters.sends[outcome.kind] += 1
             await self._finish(owner, send, outcome)
 
-    async def _finish(self, owner: str, send: Send, outcome: SendOutcome) -> None:
-        if outcome.kind == "dead":
-            logger.error("Part %s is not sent: %s", send.id, outcome.reason)
-        state = "waiting" if outcome.kind == "retry" else outcome.kind
-        await self._write(owner, send, outcome, state, outcome.kind)
-
-    async def _write(
-        self, owner: str, send: Send, outcome: SendOutcome, state: str, told: str
+    async def _finish(
+        self, owner: str, send: Send, outcome: SendOutcome, *, state: str | None = None
     ) -> None:
         """Write the outcome, for as long as the database takes.
 
         Nothing is written where an event has settled it before.
         """
+        if outcome.kind == "dead" and state is None:
+            logger.error("Part %s is not sent: %s", send.id, outcome.reason)
         due_seconds = 0.0
         if outcome.kind == "retry":
             due_seconds = retry_seconds(send.attempts, outcome.retry_after)
@@ -187,8 +179,8 @@ class Outbox:
                     "finish_send",
                     owner=owner,
                     outbox_id=send.id,
-                    state=state,
-                    outcome=told,
+                    state=state or _STATES.get(outcome.kind, outcome.kind),
+                    outcome=state or outcome.kind,
                     error=outcome.reason or None,
                     message_id=outcome.message_id,
                     due_seconds=due_seconds,

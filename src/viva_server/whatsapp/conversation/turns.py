@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from viva_server.chat.admission import Question
 from viva_server.chat.reply import LiveReply
@@ -19,6 +19,7 @@ from viva_server.config import Config
 from viva_server.errors import (
     OverloadedError,
     ReplyInProgressError,
+    ReplyPendingError,
     StoreError,
     TooManyRepliesError,
 )
@@ -29,6 +30,7 @@ from viva_server.tallies import WhatsAppCounters
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.conversation.outbox import close_turn_replies
 from viva_server.whatsapp.events.addresses import LID
+from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.words import FinishReason, Status
 
 logger = logging.getLogger(__name__)
@@ -86,13 +88,6 @@ class _Turn(NamedTuple):
     runs: int
 
 
-class Typist(Protocol):
-    """Who shows that an answer is being written; `EvolutionClient` is one."""
-
-    async def send_typing(self, instance: str, jid: str, seconds: float) -> None:
-        """Show it for some seconds, at best effort."""
-
-
 class _TurnLine:
     """What makes a turn a reader: a connection that does not close while it runs."""
 
@@ -107,7 +102,7 @@ class Turns:
     """Does the work of claimed chats. Chat service and typist stay the caller's.
 
     Args:
-        typist: None: the typing state is not shown.
+        typist: shows that an answer is being written; None: nobody does.
         counters: told how each run of a turn ended.
         on_sends: called when something is in the outbox.
     """
@@ -118,7 +113,7 @@ class Turns:
         database: Database,
         chat: ChatService,
         *,
-        typist: Typist | None,
+        typist: EvolutionClient | None,
         counters: WhatsAppCounters,
         on_sends: Callable[[], None],
     ) -> None:
@@ -302,6 +297,9 @@ class Turns:
         except (OverloadedError, ReplyInProgressError, TooManyRepliesError):
             await self._database.execute("take_back_run", **run)
             return _SOON_SECONDS
+        except ReplyPendingError:
+            # If it is stored, it is generated, or closed by the collector of orphans.
+            return _ORPHAN_SECONDS
         if ending is None:
             return _ORPHAN_SECONDS
         if ending.status == "complete":
@@ -324,7 +322,8 @@ class Turns:
         )
         try:
             reply = reading.reader.reply
-            assert isinstance(reply, LiveReply), "a new id makes a new reply"
+            if not isinstance(reply, LiveReply):
+                return None  # stored, and closed by another process meanwhile
             await reply.done.wait()
             return reply.ending
         finally:

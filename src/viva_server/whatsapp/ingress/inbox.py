@@ -15,10 +15,13 @@ import msgspec
 
 from viva_server.errors import (
     StoreError,
+    StoreLockedError,
+    StoreRefusedError,
     StoreUnavailableError,
     TransientStoreError,
     VivaError,
 )
+from viva_server.store.health import Health
 from viva_server.store.tasks import end_task
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.events.addresses import LID
@@ -38,6 +41,10 @@ _STORED_BYTES_PER_SECOND = 4 * 2**20
 # What is read before the event loop turns to others; a body counts whole.
 _BYTES_AT_ONCE = 64 * 2**10
 _TRANSIENT_ATTEMPTS = 3
+
+_REFUSED_IN_A_ROW = 8
+"""So many single rows refused, and none stored: it is the database, not the rows."""
+
 _CHANGES = frozenset({"status", "edit", "delete"})
 _CLOCK_SKEW_SECONDS = 600.0
 
@@ -268,8 +275,10 @@ class Inbox:
         retry_seconds: float = 1.0,
         rules: Rules | None = None,
         on_stored: Callable[[Sequence[Delivery]], None] | None = None,
+        health: Health | None = None,
     ) -> None:
         self._database = database
+        self._health = health or Health()
         self._rules = rules or Rules()
         self._on_stored = on_stored
         self._batch_rows = batch_rows
@@ -390,7 +399,8 @@ class Inbox:
         """Store a batch; afterwards, or at a cancellation, nobody waits for it."""
         try:
             if batch:
-                await self._store(batch)
+                with self._health.attempt():
+                    await self._store(batch)
         except asyncio.CancelledError:
             _log_loss(entry for entry in batch if not entry.is_stored)
             raise
@@ -403,6 +413,8 @@ class Inbox:
         """Store a batch; a bad row fails it, then each goes alone."""
         try:
             await self._insert(batch)
+        except (StoreRefusedError, StoreLockedError) as error:
+            await self._store_singly(batch, error)
         except (StoreUnavailableError, TransientStoreError) as error:
             self._give_back(batch, error)
         except StoreError as error:
@@ -415,6 +427,28 @@ class Inbox:
             logger.exception("the inbox cannot store a batch of %d", len(batch))
             for entry in batch:
                 entry.fail(StoreError(str(error)))
+
+    async def _store_singly(
+        self, batch: list[QueuedDelivery], error: StoreError
+    ) -> None:
+        """Store what can be stored of a batch that was refused, give back the rest."""
+        refused: list[QueuedDelivery] = []
+        is_any_stored = False
+        for number, entry in enumerate(batch if len(batch) > 1 else ()):
+            if len(refused) >= _REFUSED_IN_A_ROW and not is_any_stored:
+                refused += batch[number:]
+                break
+            try:
+                await self._insert([entry])
+                is_any_stored = True
+            except (StoreUnavailableError, TransientStoreError) as failure:
+                error = failure
+                refused.append(entry)
+            except StoreError as failure:
+                await self._store_refused(entry, failure)
+        self._give_back(refused if len(batch) > 1 else batch, error)
+        if is_any_stored:
+            self._health.stored()
 
     async def _store_refused(self, entry: QueuedDelivery, error: StoreError) -> None:
         """Store without its body what the database refuses: the event is not lost."""
@@ -429,6 +463,8 @@ class Inbox:
 
     def _give_back(self, batch: list[QueuedDelivery], error: StoreError) -> None:
         """Send the deliveries back to Evolution, but for those that it waits for."""
+        if batch:
+            self._health.failed(min(entry.since for entry in batch), error)
         lost: list[QueuedDelivery] = []
         for entry in batch:
             if entry.delivery.is_awaited and not self._is_closed:
@@ -455,6 +491,7 @@ class Inbox:
             counts[key] = counts.get(key, 0) + 1
         rows = await self._add_webhooks(list(firsts.values()), list(counts.values()))
         stored = {row.dedupe_key: row.id for row in rows}
+        self._health.stored()
         if self._on_stored is not None:
             self._on_stored([entry.delivery for entry in firsts.values()])
         for entry in batch:
