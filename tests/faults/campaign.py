@@ -33,6 +33,7 @@ from tests.faults import (
     leaving,
     outage,
     random_faults,
+    site_scenes,
     vanishing,
     whatsapp_campaign,
 )
@@ -247,6 +248,27 @@ async def heavy_bodies(world: World) -> Figures:
         )
 
 
+async def purged_in_a_cut(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await site_scenes.purged_in_a_cut(fleet, model)
+
+
+async def standby_promoted(world: World) -> Figures:
+    """A failover to a synchronous standby, 20 s after the primary's end."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with FakeModel() as model:
+            return await site_scenes.standby_promoted(
+                world.postgres, model, Path(folder)
+            )
+
+
+async def two_versions(world: World) -> Figures:
+    """A process of the version before beside a new one, for 60 s."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with FakeModel() as model:
+            return await site_scenes.two_versions(world.postgres, model, Path(folder))
+
+
 def _on_whatsapp(
     scenario: Callable[[PostgresServer, Path], Awaitable[Figures]],
 ) -> Callable[[World], Awaitable[Figures]]:
@@ -261,6 +283,9 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
     scenario.__name__.rstrip("_"): scenario
     for scenario in (
         random_,
+        two_versions,
+        standby_promoted,
+        purged_in_a_cut,
         kill_points,
         kill_burying,
         frozen,

@@ -226,7 +226,8 @@ async def random_faults(
     """Run rounds for so long, each on a fresh database and judged by itself.
 
     `slack` is how many seconds longer a kill's closing and readiness may take, for a
-    busy machine. `names` are those of the faults to inject. The histories and logs are kept in `folder`.
+    busy machine. `names` are those of the faults to inject. The histories and logs are
+    kept in `folder`.
 
     Raises:
         AssertionError: a promise was broken; what, stands in the text.
@@ -284,7 +285,9 @@ async def _round(
                 settings = settings_with(evolution)
                 settings["whatsapp_sends_per_minute"] = "100000"
                 server = await site.add(**settings)
-                server.is_piped = number == 0
+                if number == 0:  # its log is read by another program, off that disk
+                    server.is_piped = True
+                    server.log_file = folder / server.log_file.name
                 await site.run(server)
             history.add("nemesis", "ok", "fault", number=0, name="start")
             await connect(site.fleet, evolution)
