@@ -352,8 +352,7 @@ async def _measured(name: str, world: World) -> Figures:
 
 
 def main() -> int:
-    if not is_isolated():
-        isolate("tests.faults.campaign", sys.argv[1:])
+    isolate("tests.faults.campaign", sys.argv[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign")
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=1200.0, help="of `random`")

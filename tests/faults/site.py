@@ -53,9 +53,12 @@ def isolate(module: str, arguments: Sequence[str]) -> None:
     """Run `python -m module` again in namespaces of its own, where that may be done.
 
     Network, mounts and processes are those of the new program alone: what it does to
-    them concerns nobody else, and ends with it, also when it is killed. Returns only
-    where the machine does not let us.
+    them concerns nobody else, and ends with it, also when it is killed. Returns in the
+    new program, and where the machine does not let us.
     """
+    if is_isolated():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        return
     spaces = ["unshare", "--net", "--mount", "--pid", "--fork"]
     spaces += ["--kill-child", "--mount-proc"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
@@ -209,7 +212,7 @@ def lose_packets(ports: Sequence[int], percent: int) -> None:
         ]
         rules += [
             f"add rule inet campaign lost tcp {end} {port}"
-            f" numgen random mod 100 < {percent} drop"
+            f"{f' numgen random mod 100 < {percent}' if percent < 100 else ''} drop"
             for port in ports
             for end in ("dport", "sport")
         ]
@@ -217,8 +220,7 @@ def lose_packets(ports: Sequence[int], percent: int) -> None:
 
 
 def _mount(folder: Path) -> Path:
-    """Prepare the namespaces: a network, a file of names, a small disk for logs."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    """Mount a file of names, and a small disk for logs; give the disk."""
     names = folder / "hosts"
     names.write_text(f"127.0.0.1 localhost\n{_ADDRESSES[0]} {HOST}\n")
     names.chmod(0o644)
