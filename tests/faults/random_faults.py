@@ -52,7 +52,7 @@ ROUNDS: tuple[tuple[int, Pooler], ...] = (
 )
 """How many processes, and which PgBouncer is before the database, by turns."""
 
-_ROUND_SECONDS = 300.0
+_ROUND_SECONDS = 150.0
 _LEAST_REST_SECONDS = 3.0
 _TWO_AT_ONCE = 0.2
 _LOOK_SECONDS = 0.05

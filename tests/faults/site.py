@@ -59,12 +59,14 @@ def isolate(module: str, arguments: Sequence[str]) -> None:
     if is_isolated():
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return
-    spaces = ["unshare", "--net", "--mount", "--pid", "--fork"]
-    spaces += ["--kill-child", "--mount-proc"]
+    # unshare ignores SIGTERM while it waits for its child: it ends with this process.
+    spaces = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid"]
+    spaces += ["--fork", "--kill-child", "--mount-proc"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         subprocess.run([*spaces, "true"], check=True, capture_output=True)
         command = [*spaces, sys.executable, "-m", module, *arguments]
-        os.execvpe(command[0], command, {**os.environ, _ISOLATED: "1"})
+        environment = {**os.environ, _ISOLATED: "1"}
+        sys.exit(subprocess.run(command, check=False, env=environment).returncode)
 
 
 class FaultyPostgres(EmbeddedPostgres):
