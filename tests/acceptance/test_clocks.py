@@ -34,13 +34,14 @@ def faketime(by: str) -> dict[str, str]:
 def put_ahead(url: str, by: str) -> None:
     """Have new connections to a database see its clock ahead."""
     name = psycopg2.extensions.parse_dsn(url)["dbname"]
-    run_sql(
-        url,
-        "CREATE SCHEMA ahead; CREATE FUNCTION ahead.clock_timestamp()"
-        " RETURNS timestamptz LANGUAGE sql VOLATILE AS"
-        f" $$ SELECT pg_catalog.clock_timestamp() + interval '{by}' $$;"
-        f"ALTER DATABASE {name} SET search_path = ahead, pg_catalog",
-    )
+    run_sql(url, "CREATE SCHEMA ahead")
+    for clock in ("now", "clock_timestamp"):
+        run_sql(
+            url,
+            f"CREATE FUNCTION ahead.{clock}() RETURNS timestamptz LANGUAGE sql AS"
+            f" $$ SELECT pg_catalog.{clock}() + interval '{by}' $$",
+        )
+    run_sql(url, f"ALTER DATABASE {name} SET search_path = ahead, pg_catalog")
 
 
 def run(*arguments: str, url: str, **more: str) -> subprocess.CompletedProcess[str]:
