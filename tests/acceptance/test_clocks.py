@@ -9,13 +9,13 @@ import psycopg2.extensions
 import pytest
 
 from tests.acceptance.test_commands import SECRET, command, environment
-from tests.acceptance.test_whatsapp_commands import output
 from tests.acceptance.whatsapp_site import whatsapp_site
 from tests.fakes.model import FakeModel
 from tests.people import add_sessions
 from tests.postgres import run_sql
-from tests.programs import free_port
 from tests.waiting import until
+from viva_server.store.db import Database
+from viva_server.store.operator import list_dead, replay
 
 DEAD = "SELECT state, error FROM viva.whatsapp_turns"
 
@@ -87,7 +87,7 @@ async def test_a_message_is_answered_by_a_server_whose_clock_is_ahead(
 
 
 async def test_what_is_old_by_the_databases_clock_is_a_dead_letter(
-    database_url: str,
+    database_url: str, database: Database
 ) -> None:
     put_ahead(database_url, "2 hours")
     async with (
@@ -97,11 +97,8 @@ async def test_what_is_old_by_the_databases_clock_is_a_dead_letter(
         await until(lambda: "clock" in site.servers[0].output)
         site.evolution.receive("oi")
         await until(lambda: site.rows(DEAD) == [("dead", "clock")])
-        settings = site.environment(free_port())
-        status, listed = await output("webhook", "dead", environment=settings)
-        assert (status, site.evolution.sent) == (0, [])
-        assert '"clock"' in listed
-        [(turn,)] = site.rows("SELECT id FROM viva.whatsapp_turns")
-        again = ("webhook", "dead", "--replay", str(turn))
-        assert (await output(*again, environment=settings))[0] == 0
+        assert site.evolution.sent == []
+        [dead] = await list_dead(database, rows=10)
+        assert (dead.state, dead.error) == ("dead", "clock")
+        assert await replay(database, dead.id)
         await site.answered()
