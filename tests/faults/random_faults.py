@@ -266,7 +266,7 @@ class Round:
         )
         crowd = Crowd(
             history,
-            lambda: self._site.fleet.running,
+            lambda: self._site.servers,  # a killed one refuses
             self._plan.persons,
             wants=_WANTS,
             within_seconds=120.0,
@@ -328,6 +328,7 @@ async def random_faults(postgres: PostgresServer, folder: Path, plan: Plan) -> F
             deck,
             *ROUNDS[number % len(ROUNDS)],
         )
+        print(f"  {figures}", *found[:20], sep="\n  ", flush=True)
         broken += [f"round {number}: {each}" for each in found]
         for name, value in figures.items():
             if isinstance(value, float):
