@@ -215,7 +215,12 @@ closed AS (
         status = g.fields ->> 2,
         finish_reason = g.fields ->> 3,
         error_code = g.fields ->> 4,
-        error_is_final = CAST(g.fields ->> 5 AS boolean)
+        error_is_final = CAST(g.fields ->> 5 AS boolean),
+        meta = CASE
+            WHEN jsonb_typeof(g.fields -> 6) = 'object'
+                THEN m.meta || jsonb_build_object('usage', g.fields -> 6)
+            ELSE m.meta
+        END
     FROM
         me
     CROSS JOIN given AS g

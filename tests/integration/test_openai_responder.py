@@ -11,11 +11,15 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from tests.fakes.client import asking, collect, conversation, model_session
+from tests.fakes.client import asking, collect, conversation
 from tests.fakes.model import FakeModel
 from tests.fakes.script import Script, reply_to
 from viva_server.errors import ConfigError
-from viva_server.responders import DEFAULT_SYSTEM_PROMPT, OpenAIResponder
+from viva_server.responders import (
+    DEFAULT_SYSTEM_PROMPT,
+    OpenAIResponder,
+    model_session,
+)
 
 
 @pytest.fixture
