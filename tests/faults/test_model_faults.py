@@ -279,16 +279,16 @@ async def test_u05_what_another_attempt_cannot_change_is_not_tried_again(
     ("body", "told"),
     [
         (b"", "HTTP 401"),
-        (b"Unauthorized", "HTTP 401 Unauthorized"),
+        (b"Unauthorized", "HTTP 401: Unauthorized"),
         (b"<html><body>secret page</body></html>", "HTTP 401"),
-        (b'{"error": "model not found"}', "HTTP 401 model not found"),
-        (b'[{"error": {"message": "Gemini says"}}]', "HTTP 401 Gemini says"),
+        (b'{"error": "model not found"}', "HTTP 401: model not found"),
+        (b'[{"error": {"message": "Gemini says"}}]', "HTTP 401: Gemini says"),
         (
             b'{"error": {"message": "Incorrect key: sk-canary***1 (custom-canary)"}}',
-            "HTTP 401 Incorrect key: …***1 (…)",
+            "HTTP 401: Incorrect key: …***1 (…)",
         ),
-        (b"a\r\n\x1b[31mb " + b"word " * 200, "HTTP 401 a [31mb word word"),
-        (b"you wrote: o meu segredo", "HTTP 401 you wrote: …"),
+        (b"a\r\n\x1b[31mb " + b"word " * 200, "HTTP 401: a [31mb word word"),
+        (b"you wrote: o meu segredo", "HTTP 401: you wrote: …"),
     ],
 )
 async def test_u05_the_log_tells_the_operator_why(

@@ -123,16 +123,17 @@ def test_a_reply_is_whole_only_when_the_model_said_so(
     assert read_each_way(stream) == expected
 
 
+ODD: Any = [None, {}, 5, "x", [None], [5], [[]], []]
+NO_TEXT: Any = ["", None, True, False, {}, {"text": "no"}, [], [{}], ["no"]]
+
+
 @pytest.mark.parametrize(
     "piece",
     [
-        *({"choices": value} for value in ([], None, {}, 5, "x", [None], [5], [[]])),
-        *({"choices": [{"delta": value}]} for value in (None, [], "x", 5, {})),
+        *({"choices": value} for value in ODD),
+        *({"choices": [{"delta": value}]} for value in ODD),
         *({"choices": [{"index": i, "delta": {"content": "no"}}]} for i in (1, "1")),
-        *(
-            {"choices": [{"index": 0, "delta": {"content": value}}]}
-            for value in ("", None, True, False, {}, {"text": "no"}, [], [{}], ["no"])
-        ),
+        *({"choices": [{"delta": {"content": value}}]} for value in NO_TEXT),
         {"choices": [{"delta": {"role": 1, "tool_calls": 5, "reasoning": "no"}}]},
         {"choices": [{"delta": {"reasoning_content": "no", "content": ""}}]},
         {"choices": [{"delta": {"content": [{"type": "thinking", "thinking": "no"}]}}]},

@@ -13,7 +13,7 @@ import msgspec
 from yarl import URL
 
 from viva_server.config import Config, SystemRole
-from viva_server.errors import ConfigError, ResponderError
+from viva_server.errors import ConfigError, RefusedError, ResponderError
 from viva_server.responders.completion import (
     QUOTA,
     Completion,
@@ -48,15 +48,6 @@ _SECRET: Final = re.compile(
     r"(?i)\b(?:sk|pk|key|bearer)[-_ ][^\s\"',]{4,}|[\w*.+/=-]{32,}"
 )
 _LEAST_QUOTED_CHARS: Final = 8
-
-
-class RefusedError(ResponderError):
-    """The server refuses the request with `status`; asking the same again is vain."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        message = f"the model's server answered HTTP {status}"
-        super().__init__("upstream_refused", message, retryable=False, detail=detail)
-        self.status = status
 
 
 def model_session() -> aiohttp.ClientSession:
@@ -328,7 +319,7 @@ async def _refuse(response: aiohttp.ClientResponse, stream: Stream) -> None:
             detail=detail,
             wait_seconds=wait_seconds(response.headers),
         )
-    raise RefusedError(status, detail)
+    raise RefusedError(status, told)
 
 
 def _redirect(url: URL, response: aiohttp.ClientResponse) -> URL | None:
