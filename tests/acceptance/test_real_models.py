@@ -143,6 +143,18 @@ async def test_on_whatsapp_each_is_one_model_call_and_the_right_text(
     }
 
 
+async def test_the_count_of_tokens_is_stored_and_counted(database_url: str) -> None:
+    async with RecordedModel(RECORDED) as model:
+        config = settings(database_url, model_url=model.url, model_name="m")
+        async with serving(create_app(config)) as host:
+            outcome = await _ask(host, model, "usage_empty_choices")
+            async with host.session.get(f"{host.origin}/metrics") as response:
+                seen = await response.text()
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert outcome.stored["meta"] == {"usage": usage}
+    assert 'viva_model_tokens_total{kind="completion"} 2.0' in seen
+
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- made by tests/acceptance/test_real_models.py -->\n", "<!-- end -->"
 

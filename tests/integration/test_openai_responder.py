@@ -59,6 +59,42 @@ async def test_the_model_is_asked_as_openai_says(
     }
 
 
+async def test_the_settings_decide_what_is_sent(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with FakeModel() as model:
+        for role in ("developer", "user"):
+            responder = asking(
+                session,
+                model,
+                params={"temperature": 0.5, "stream_options": {"include_usage": True}},
+                headers={"api-key": "azure", "Accept-Language": "pt"},
+                system_prompt=lambda asked: f"Be kind to {asked.user_id}.",
+                system_role=role,
+            )
+            await collect(responder, conversation("oi", "olá", "Tudo bem?"))
+    developer, user = model.requests
+    assert developer.headers["api-key"] == "azure"
+    assert developer.headers["accept-language"] == "pt"
+    assert developer.body == {
+        "model": "fake",
+        "stream": True,
+        "temperature": 0.5,
+        "stream_options": {"include_usage": True},
+        "messages": [
+            {"role": "developer", "content": "Be kind to u."},
+            {"role": "user", "content": "oi"},
+            {"role": "assistant", "content": "olá"},
+            {"role": "user", "content": "Tudo bem?"},
+        ],
+    }
+    assert user.body["messages"] == [
+        {"role": "user", "content": "Be kind to u.\n\noi"},
+        {"role": "assistant", "content": "olá"},
+        {"role": "user", "content": "Tudo bem?"},
+    ]
+
+
 async def test_without_a_key_no_authorization_is_sent(
     session: aiohttp.ClientSession,
 ) -> None:

@@ -20,7 +20,7 @@ from viva_server.errors import (
 from viva_server.store.db import Connection, Database
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-_NEXT = re.compile("^-- next transaction", re.MULTILINE)
+_NEXT = re.compile("^-- next transaction.*\n", re.MULTILINE)
 # One for all versions of viva_server; "viva" in ASCII, and no process's lock.
 _LOCK_KEY = 0x76697661
 _LOCK_SECONDS = 60.0
