@@ -74,7 +74,6 @@ FAILURES: Final[Mapping[str, str]] = {
     "content_filter": "the model does not answer such a message",
     "length": "the model's limit was reached before there was text",
     "responder_failed": "the host's responder has a defect",
-    "history_unavailable": "the conversation could not be loaded",
     "reply_too_slow": "no text within the cap on seconds",
     "limit": "the cap on characters leaves no text",
     "crashed": "the process died before there was text",

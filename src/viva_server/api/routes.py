@@ -34,14 +34,14 @@ def add_routes(
     person = as_person(identify)
     _add_chat(router, ChatHandlers(services, person, edge))
     _add_sessions(router, SessionHandlers(services, person))
-    door = WebhookHandlers(
+    webhook = WebhookHandlers(
         config, services.inbox, services.heavy_bodies, services.whatsapp_counters
     )
     router.add(
         "/webhook/evolution" + ANY_TAIL,
-        post=door.receive,
-        get=door.describe,
-        head=door.describe,
+        post=webhook.receive,
+        get=webhook.describe,
+        head=webhook.describe,
     )
     trace = TraceHandler(services, identify)
     # Any character: what an id looks like is up to who delivers it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
@@ -48,6 +49,8 @@ _SECRET: Final = re.compile(
     r"(?i)\b(?:sk|pk|key|bearer)[-_ ][^\s\"',]{4,}|[\w*.+/=-]{32,}"
 )
 _LEAST_QUOTED_CHARS: Final = 8
+_NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_DESCRIPTOR_SECONDS: Final = 0.1
 
 
 def model_session() -> aiohttp.ClientSession:
@@ -270,22 +273,32 @@ class OpenAIResponder:
         """Ask, and go where the server sends the request within its own origin."""
         url = self._url
         for _ in range(_MAX_REDIRECTS):
-            response = await self._session.post(
-                url,
-                data=body,
-                headers=self._headers,
-                allow_redirects=False,
-                auto_decompress=False,
-                raise_for_status=False,
-                read_bufsize=_READ_BUFFER_BYTES,
-                timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
-            )
+            response = await self._send(url, body)
             target = _redirect(url, response)
             if target is None:
                 break
             response.close()
             url = target
         return response
+
+    async def _send(self, url: URL, body: bytes) -> aiohttp.ClientResponse:
+        while True:
+            try:
+                return await self._session.post(
+                    url,
+                    data=body,
+                    headers=self._headers,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                    raise_for_status=False,
+                    read_bufsize=_READ_BUFFER_BYTES,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS),
+                )
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTOR:
+                    raise
+            # Our own limit and no fault of the model's: others end, then there is one.
+            await asyncio.sleep(_NO_DESCRIPTOR_SECONDS)
 
     def _redacted(self, reason: str, hidden: Iterable[str]) -> str:
         """Shorten what the server says, without secrets and people's words."""
