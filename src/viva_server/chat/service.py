@@ -129,7 +129,9 @@ class ChatService:
         text: ReplyText | None = self._runtime.presence.local.get(message_id)
         if text is None:
             text = self._runtime.far.open(stored)
-        offset = offset if offset <= text.length else 0
+        # The client may have seen text elsewhere that has not been taken in here yet;
+        # the row was read after the client asked, so it has all that anybody has seen.
+        offset = offset if offset <= max(text.length, len(stored.text)) else 0
         self._runtime.counters.resumes += 1
         return Reading(
             reader=self._runtime.presence.attach(text, offset, connection),
