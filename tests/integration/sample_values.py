@@ -88,6 +88,7 @@ VALUES: dict[str, object] = {
     "process_id": ID,
     "readers": 3,
     "receipts": json.dumps([["loja", "3A9F", "READ", 5]]),
+    "replaces": None,
     "replies": json.dumps([[ID, "Olá", "complete", "stop", None, False]]),
     "reply_id": ID,
     "rows": 100,

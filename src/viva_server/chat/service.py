@@ -13,7 +13,9 @@ from viva_server.chat.admission import (
     FirstSession,
     Follow,
     InProgress,
+    NoMessage,
     NoSession,
+    NotNewest,
     OtherBody,
     Question,
     Start,
@@ -29,6 +31,7 @@ from viva_server.config import Config
 from viva_server.errors import (
     KeyReusedError,
     NotFoundError,
+    NotNewestError,
     OverloadedError,
     ReplyInProgressError,
     StoppingError,
@@ -97,8 +100,9 @@ class ChatService:
         that is started here is closed by `closing`, if it is given.
 
         Raises:
-            NotFoundError, KeyReusedError, ReplyInProgressError, TooManyRepliesError,
-            OverloadedError, StoppingError, StoreUnavailableError: nothing was started.
+            NotFoundError, NotNewestError, KeyReusedError, ReplyInProgressError,
+            TooManyRepliesError, OverloadedError, StoppingError,
+            StoreUnavailableError: nothing was started.
         """
         task = asyncio.create_task(self._ask(question, connection, closing))
         self._keep(task)
@@ -208,6 +212,7 @@ class ChatService:
             content=question.content,
             key=question.key,
             body_sha256=question.body_sha256,
+            replaces=question.replaces,
         )
         match decide(question, state):
             case Follow(message_id):
@@ -224,6 +229,10 @@ class ChatService:
                 )
             case OtherBody():
                 raise KeyReusedError
+            case NotNewest():
+                raise NotNewestError
+            case NoMessage():
+                raise NotFoundError("message")
             case NoSession():
                 raise NotFoundError("session")
         return None
