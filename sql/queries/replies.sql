@@ -183,16 +183,35 @@ LEFT JOIN session AS s ON TRUE
 LEFT JOIN replaced AS r ON TRUE;
 
 -- name: load_history
--- What the model sees: the newest stored messages whose status is one of these.
-SELECT m.role, m.content
-FROM viva.messages AS m
-WHERE
-    m.session_id = CAST(:session_id AS uuid)
-    AND m.seq > 0
-    AND m.seq < :before_seq
-    AND m.status = ANY(CAST(:statuses AS text[]))
-ORDER BY m.seq DESC
-LIMIT :messages;
+-- What the model sees: the newest stored messages whose status is one of these, within
+-- a number of characters, newest first; the newest of them always.
+WITH newest AS (
+    SELECT m.seq, m.role, m.content
+    FROM viva.messages AS m
+    WHERE
+        m.session_id = CAST(:session_id AS uuid)
+        AND m.seq > 0
+        AND m.seq < :before_seq
+        AND m.status = ANY(CAST(:statuses AS text[]))
+    ORDER BY m.seq DESC
+    LIMIT :messages
+),
+
+counted AS (
+    SELECT
+        n.seq,
+        n.role,
+        n.content,
+        sum(length(n.content)) OVER newest_first AS chars,
+        row_number() OVER newest_first AS place
+    FROM newest AS n
+    WINDOW newest_first AS (ORDER BY n.seq DESC)
+)
+
+SELECT c.role, c.content
+FROM counted AS c
+WHERE c.chars <= :history_chars OR c.place = 1
+ORDER BY c.seq DESC;
 
 -- name: append_chunks, prepared
 -- The journal's commit: new text of many replies at once; no row back means fenced.

@@ -127,6 +127,18 @@ class ResponderError(VivaError):
         self.retryable = retryable
 
 
+class RefusedError(ResponderError):
+    """The model's server refuses the request; the same one will not succeed.
+
+    `status` is that of its answer: with 400 a shorter conversation may do.
+    """
+
+    def __init__(self, status: int) -> None:
+        message = f"the model's server answered HTTP {status}"
+        super().__init__("upstream_refused", message, retryable=False)
+        self.status = status
+
+
 class EvolutionError(VivaError):
     """Evolution API did not do what it was asked.
 

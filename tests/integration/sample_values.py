@@ -49,6 +49,7 @@ VALUES: dict[str, object] = {
     "frozen_seconds": 15.0,
     "greeting_seconds": 3.0,
     "handover_seconds": 1800.0,
+    "history_chars": 60_000,
     "host": "vps-1",
     "idle_in_transaction_ms": 10000,
     "ids": [ID],

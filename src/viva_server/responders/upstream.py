@@ -9,7 +9,7 @@ from typing import Final, Self
 
 import aiohttp
 
-from viva_server.errors import ResponderError
+from viva_server.errors import RefusedError, ResponderError
 from viva_server.responders.completions import Completion
 from viva_server.responders.retry import retry_after_seconds
 
@@ -52,7 +52,7 @@ def check(response: aiohttp.ClientResponse) -> None:
             wait_seconds=retry_after_seconds(response.headers.get("Retry-After")),
         )
     if status != 200:
-        raise _refused(f"the model's server answered HTTP {status}")
+        raise RefusedError(status)
     if response.content_type != "text/event-stream":
         raise _refused("the model's server answered without an event stream")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":

@@ -149,17 +149,20 @@ async def load_history(
     *,
     before_seq: int,
     messages: int,
+    chars: int,
     channel: Channel,
 ) -> tuple[ConversationMessage, ...]:
-    """Load what the model sees, oldest first: what the person has seen, too.
+    """Load what the model may see, oldest first: what the person has seen, too.
 
-    A cut reply is read in the web chat; on WhatsApp it is never sent.
+    The newest `messages` within `chars` characters; the last is the question, which is
+    always there. A cut reply is read in the web chat; on WhatsApp it is never sent.
     """
     rows = await database.fetch(
         "load_history",
         session_id=session_id,
         before_seq=before_seq,
         messages=messages,
+        history_chars=chars,
         statuses=["complete", "partial"] if channel == "web" else ["complete"],
     )
     return tuple(ConversationMessage(row.role, row.content) for row in reversed(rows))
