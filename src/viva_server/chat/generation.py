@@ -8,16 +8,9 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from viva_server.chat.history import shortening
-from viva_server.chat.presence import AWAY_SECONDS
 from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
-from viva_server.errors import (
-    RefusedError,
-    ResponderError,
-    StoreError,
-    StoreUnavailableError,
-    TransientStoreError,
-)
+from viva_server.errors import RefusedError, ResponderError, StoreError
 from viva_server.responders import (
     Conversation,
     ConversationMessage,
@@ -43,7 +36,7 @@ async def produce(
 ) -> None:
     """Generate the reply of a stored turn; it ends whatever happens here."""
     try:
-        stored = await _load_history(database, turn, reply.seq, config)
+        stored = await _load_history(database, reply, turn, config)
         conversations = (
             Conversation(
                 messages=messages,
@@ -54,32 +47,35 @@ async def produce(
             )
             for messages in shortening(stored, turn.person.channel)
         )
-        await generate(reply, responder, conversations, seconds=config.reply_seconds)
-    except StoreError:
-        reply.end("upstream_error", "history_unavailable")
+        if reply.end_reason is None:
+            await generate(
+                reply, responder, conversations, seconds=config.reply_seconds
+            )
     finally:
         reply.end("upstream_error", "responder_failed")
 
 
 async def _load_history(
-    database: Database, turn: NewTurn, before_seq: int, config: Config
+    database: Database, reply: LiveReply, turn: NewTurn, config: Config
 ) -> tuple[ConversationMessage, ...]:
-    """Load the conversation, also after the database has been away for a while."""
-    until = asyncio.get_running_loop().time() + AWAY_SECONDS
-    while True:
+    """Load the conversation, also after the database has been away for a while.
+
+    Empty where the reply has ended meanwhile.
+    """
+    while reply.end_reason is None:
         try:
             return await load_history(
                 database,
                 turn.session_id,
-                before_seq=before_seq,
+                before_seq=reply.seq,
                 messages=config.history_messages,
                 chars=config.history_chars,
                 channel=turn.person.channel,
             )
-        except (StoreUnavailableError, TransientStoreError):
-            if asyncio.get_running_loop().time() > until:
-                raise
+        except StoreError as error:
+            logger.debug("A reply waits for its history: %s", error)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    return ()
 
 
 async def generate(

@@ -182,7 +182,7 @@ async def test_a_turn_is_not_stored_on_what_has_changed_since_the_look(
 ) -> None:
     reading = await process.complete()
     question = Question(person=ANA, content="Oi")
-    stale = new_turn(question, Start(reading.session_id, 0, None))
+    stale = new_turn(question, Start(reading.session_id, 0, None), new_id())
     assert await start_reply(process.database, process.id, stale, live_limit=4) is None
     assert len(messages(database_url, reading.session_id)) == 2
     assert count(database_url, "live_replies") == 0
@@ -195,12 +195,11 @@ async def test_no_two_replies_take_one_place(
     old = await process.complete()
     question = Question.again(ANA, old.message_id, key=None)
     start = Start(old.session_id, 2, old.user_message_id, old.message_id)
+    late = new_turn(question, start, new_id())
     new = await process.ask(replaces=old.message_id, content="")
     await process.chat.stop(ANA, new.message_id)
     with pytest.raises(ConstraintError, match="messages_pkey"):
-        await start_reply(
-            process.database, process.id, new_turn(question, start), live_limit=4
-        )
+        await start_reply(process.database, process.id, late, live_limit=4)
     assert [m.seq for m in messages(database_url, old.session_id)] == [-1, 1, 2]
     assert count(database_url, "live_replies") == 0
 
