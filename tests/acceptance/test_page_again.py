@@ -1,9 +1,8 @@
-"""The web chat: another answer, what was typed, a second tab, whatever the server says."""
+"""The web chat: another answer, drafts, a second tab, whatever the server says."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +19,6 @@ from tests.programs import Program
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STREAM = "**/viva/chat/stream"
-RESUME = "**/viva/chat/stream/*"
 SNAPSHOT = "**/viva/chat/snapshot*"
 ID = "01890000-0000-7000-8000-000000000000"
 PROBLEM = "application/problem+json"
@@ -114,32 +112,6 @@ async def test_any_answer_from_500_on_is_passing(
 
     await expect(chat.reply()).to_have_text(reply_to(message))
     await expect(chat.questions).to_have_text([message])
-    assert [each.message for each in model.requests].count(message) == 1
-
-
-async def test_a_message_that_may_be_stored_is_looked_for_and_not_sent_again(
-    chat: ChatPage, model: FakeModel
-) -> None:
-    message = "Pendente model:tokens=5"
-    posts = []
-
-    async def lose(route: Route) -> None:
-        posts.append(route.request)
-        stored = await route.fetch()
-        message_id = stored.headers["viva-message-id"]
-        body = json.dumps({"code": "reply_pending", "message_id": message_id})
-        headers = {"Content-Location": stored.headers["content-location"]}
-        await route.fulfill(
-            status=504, headers=headers, body=body, content_type=PROBLEM
-        )
-
-    await chat.open("reply-pending")
-    await chat.page.route(STREAM, lose)
-    await chat.ask(message)
-    await chat.ended()
-
-    await expect(chat.reply()).to_have_text(reply_to(message))
-    assert len(posts) == 1
     assert [each.message for each in model.requests].count(message) == 1
 
 

@@ -8,7 +8,7 @@ const LONGEST_WAIT_MS = 15_000;
 // The server sends something every 15 s; this much silence is a dead connection.
 const SILENCE_MS = 40_000;
 const MAX_DAMAGES = 3;
-// So long after a message nobody knows whether the server is storing it.
+// So long after `reply_pending` a 404 says that the message was not stored.
 const PENDING_MS = 30_000;
 
 /**
@@ -35,7 +35,7 @@ export class Reply {
   #damages = 0;
   #wantsStop = false;
   #isGivenUp = false;
-  #pending = null; // where a message may be stored, and until when nobody knows
+  #pending = null; // { messageId, until }: it may be stored, look there
 
   constructor(
     api,
@@ -118,21 +118,25 @@ export class Reply {
       return 0;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (error.code === "reply_pending" && error.problem.message_id) {
-        this.#pending ??= { until: Date.now() + PENDING_MS };
-        this.#pending.messageId = error.problem.message_id;
-      } else if (this.#pending && error.status === 404) {
-        // From then on it is certain that nothing is stored: it is sent again.
-        if (Date.now() > this.#pending.until) this.#pending = null;
-      } else if (!error.isTransient) {
-        throw error;
-      }
+      if (!this.#mayBeStored(error) && !error.isTransient) throw error;
       this.waitsFor = error.status;
       return error.retryAfterMs;
     } finally {
       clearTimeout(silence);
       connection.abort();
     }
+  }
+
+  /** Notes where the reply of a message is that may be stored, until it is not. */
+  #mayBeStored({ code, status, problem }) {
+    if (code === "reply_pending" && problem.message_id) {
+      this.#pending = { messageId: problem.message_id, until: Date.now() + PENDING_MS };
+    } else if (!this.#pending || this.messageId || status !== 404) {
+      return false;
+    } else if (Date.now() > this.#pending.until) {
+      this.#pending = null; // it is sent again
+    }
+    return true;
   }
 
   #open(signal) {
