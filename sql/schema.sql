@@ -59,8 +59,8 @@ CREATE TABLE viva.messages (
         CHECK (status IN ('streaming', 'complete', 'partial', 'failed')),
     finish_reason text CONSTRAINT messages_finish_reason_check CHECK (
         finish_reason IN (
-            'stop', 'length', 'stopped', 'disconnected', 'superseded',
-            'shutdown', 'crashed', 'upstream_error', 'limit'
+            'stop', 'length', 'content_filter', 'stopped', 'disconnected',
+            'superseded', 'shutdown', 'crashed', 'upstream_error', 'limit'
         )
     ),
     -- Why a reply failed, for the error event; a word such as upstream_timeout.

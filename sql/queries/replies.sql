@@ -248,7 +248,12 @@ closed AS (
         status = c.fields ->> 2,
         finish_reason = c.fields ->> 3,
         error_code = c.fields ->> 4,
-        error_is_final = CAST(c.fields ->> 5 AS boolean)
+        error_is_final = CAST(c.fields ->> 5 AS boolean),
+        meta = CASE
+            WHEN jsonb_typeof(c.fields -> 6) = 'object'
+                THEN m.meta || jsonb_build_object('usage', c.fields -> 6)
+            ELSE m.meta
+        END
     FROM
         me
     CROSS JOIN jsonb_array_elements(CAST(:replies AS jsonb)) AS c (fields)

@@ -156,15 +156,22 @@ class ResponderError(VivaError):
     """The model gave no reply, or not a whole one.
 
     `code` is a word for programs (`upstream_timeout`, `upstream_unavailable` …);
-    `retryable` says whether the same request may succeed later.
+    `retryable` says whether the same request may succeed later. `detail` is for the
+    log and `doctor`, never for a client: what the model's server says of it.
     """
 
     def __init__(
-        self, code: str, message: str | None = None, *, retryable: bool = True
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        retryable: bool = True,
+        detail: str = "",
     ) -> None:
         super().__init__(message or code)
         self.code = code
         self.retryable = retryable
+        self.detail = detail
 
 
 class RefusedError(ResponderError):
@@ -173,9 +180,9 @@ class RefusedError(ResponderError):
     `status` is that of its answer: with 400 a shorter conversation may do.
     """
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, detail: str = "") -> None:
         message = f"the model's server answered HTTP {status}"
-        super().__init__("upstream_refused", message, retryable=False)
+        super().__init__("upstream_refused", message, retryable=False, detail=detail)
         self.status = status
 
 

@@ -129,7 +129,7 @@ async def _feed(
         await _pull_accepted(reply, responder, conversations, storable)
     except EndOfReply as end:
         reply.feed(storable.flush())
-        reply.end(end.finish_reason)
+        reply.end(end.finish_reason, usage=end.usage)
     except ResponderError as error:
         reply.feed(storable.flush())
         reply.end("upstream_error", error.code, is_final=not error.retryable)

@@ -130,6 +130,8 @@ class ChatService:
         except asyncio.CancelledError:
             # The turn goes on being stored; its reader belongs to nobody any more.
             task.add_done_callback(self._leave_unclaimed)
+            later = asyncio.get_running_loop().call_later
+            later(_ASK_SECONDS, self._give_up, task, attempt)
             raise
         try:
             if not task.done() or task.cancelled():

@@ -60,6 +60,7 @@ const PORTUGUESE = {
     upstream_error: "A resposta parou: o modelo falhou.",
     limit: "A resposta parou: chegou ao limite de tamanho.",
     length: "A resposta chegou ao limite do modelo.",
+    content_filter: "O filtro do modelo encerrou a resposta.",
   },
   failed: "Não foi possível responder.",
 };
@@ -120,6 +121,7 @@ const ENGLISH = {
     upstream_error: "The reply stopped: the model failed.",
     limit: "The reply stopped: it reached the limit of its size.",
     length: "The reply reached the model's limit.",
+    content_filter: "The model's filter ended the reply.",
   },
   failed: "The reply could not be given.",
 };
