@@ -157,7 +157,7 @@ taken AS (
 SELECT t.id FROM turn AS t;
 
 -- name: start_run
--- Count a try of a turn and name its reply; no row: the turn is not this owner's.
+-- Count a run of a turn and name its reply; no row: the turn is not this owner's.
 WITH me AS (
     SELECT id FROM viva.processes
     WHERE id = CAST(:owner AS uuid) AND dead_at IS NULL
@@ -182,7 +182,7 @@ WHERE
 RETURNING t.runs;
 
 -- name: take_back_run
--- A try that could not begin does not count.
+-- A run that could not begin does not count.
 UPDATE viva.whatsapp_turns AS t
 SET runs = t.runs - 1
 FROM viva.whatsapp_chats AS c

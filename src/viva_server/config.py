@@ -190,6 +190,7 @@ class Config:
     model_starts_thinking: bool = _setting(_flag, False)
     system_prompt_file: Path | None = _setting(Path, None)
     history_messages: int = _setting(_integer, 20)
+    history_chars: int = _setting(_integer, 60_000)
     max_reply_chars: int = _setting(_integer, 100_000)
     reply_seconds: float = _setting(_seconds, 600.0)
     model_first_token_seconds: float = _setting(_seconds, 60.0)
@@ -300,6 +301,7 @@ class Config:
         ranges: dict[str, tuple[float, float]] = {
             "port": (0, 65535),
             "history_messages": (1, 1000),
+            "history_chars": (1, 10_000_000),
             "max_reply_chars": (1, 10_000_000),
             "live_replies_per_user": (1, 100_000),
             "live_replies": (1, 100_000),

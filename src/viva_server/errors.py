@@ -121,6 +121,10 @@ class ReplyInProgressError(VivaError):
         self.message_id = message_id
 
 
+class NotNewestError(VivaError):
+    """The reply is not the newest of its session, so it cannot be replaced."""
+
+
 class KeyReusedError(VivaError):
     """The Idempotency-Key belongs to another body."""
 

@@ -23,6 +23,7 @@ from viva_server.responders import (
 )
 from viva_server.retention import Retention
 from viva_server.store.db import Database
+from viva_server.store.health import FAILING_SECONDS
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
 from viva_server.tallies import WhatsAppCounters
@@ -186,7 +187,12 @@ class Services:
     def is_ready(self) -> bool:
         """Whether new work can be taken; answered from memory."""
         runtime = self.runtime
-        return not runtime.is_stopping and runtime.health.is_well
+        return (
+            not runtime.is_stopping
+            and runtime.health.is_well
+            # What a probe that writes nothing does not see: a full disk, for instance.
+            and runtime.journal.stuck_seconds < FAILING_SECONDS
+        )
 
     async def _open_database(self, stack: contextlib.AsyncExitStack) -> None:
         if self._embedded is not None:

@@ -40,6 +40,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "reply_in_progress": Kind(
         409, "somebody reads the session's live reply; with its URL to come back to"
     ),
+    "not_newest": Kind(409, "the reply is not the newest one of its session"),
     "too_large": Kind(413, "the body has too many bytes"),
     "unsupported_media_type": Kind(
         415, "not `application/json`, not UTF-8, or compressed"

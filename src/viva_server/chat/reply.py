@@ -82,6 +82,11 @@ class LiveReply(ReplyText):
             self.end("limit")
 
     @property
+    def has_text(self) -> bool:
+        """Whether the responder has given any text."""
+        return self._fed > 0
+
+    @property
     def is_full(self) -> bool:
         """Whether the responder has to wait for `room`."""
         return self._pending_chars >= _MAX_PENDING_CHARS and self.end_reason is None
