@@ -34,14 +34,14 @@ def add_routes(
     person = as_person(identify)
     _add_chat(router, ChatHandlers(services, person, edge))
     _add_sessions(router, SessionHandlers(services, person))
-    door = WebhookHandlers(
+    webhook = WebhookHandlers(
         config, services.inbox, services.heavy_bodies, services.whatsapp_counters
     )
     router.add(
         "/webhook/evolution" + ANY_TAIL,
-        post=door.receive,
-        get=door.describe,
-        head=door.describe,
+        post=webhook.receive,
+        get=webhook.describe,
+        head=webhook.describe,
     )
     trace = TraceHandler(services, identify)
     # Any character: what an id looks like is up to who delivers it.
@@ -57,6 +57,7 @@ def _add_chat(router: Router, chat: ChatHandlers) -> None:
     router.add("/viva/chat/stream", post=chat.stream)
     chat.resume_route = router.add("/viva/chat/stream/{message_id}", get=chat.resume)
     router.add("/viva/chat/stream/{message_id}/stop", post=chat.stop)
+    router.add("/viva/chat/stream/{message_id}/again", post=chat.again)
 
 
 def _add_sessions(router: Router, sessions: SessionHandlers) -> None:

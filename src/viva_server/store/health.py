@@ -20,6 +20,7 @@ from viva_server.errors import (
 )
 from viva_server.store.db import Connection, Database
 from viva_server.store.queries import find_query
+from viva_server.store.statements import Statements
 from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ PROBE_SECONDS = 2.0
 _PROBE_AGAIN_SECONDS = 0.5
 """While it fails, so that the end of a fault is seen soon."""
 
-_FAILING_SECONDS = 1.0
+FAILING_SECONDS = 1.0
 """What fails for less is a hiccup, which the caller's own repeats get over."""
 
 _QUERY_SECONDS = 3.0
@@ -52,6 +53,8 @@ class Health:
         self._failing_since: float | None = None
         self._stored_at = float("-inf")
         self._attempts: dict[object, float] = {}
+        self._failure = "it does not answer"
+        self._was_well = True
         # How far the database's clock is ahead of this machine's.
         self.clock_offset_seconds = 0.0
         self.nudge = asyncio.Event()
@@ -64,7 +67,7 @@ class Health:
             since = min(since, self._failing_since)
         if since is None:
             return True
-        return monotonic() - max(since, self._stored_at) < _FAILING_SECONDS
+        return monotonic() - max(since, self._stored_at) < FAILING_SECONDS
 
     @property
     def clocks_agree(self) -> bool:
@@ -86,7 +89,11 @@ class Health:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Have what a block stores counted while nobody knows yet how it goes."""
+        """Have what a block stores counted while nobody knows yet how it goes.
+
+        For those with a connection of their own: the wait for one of the pool says
+        nothing of the database.
+        """
         key = object()
         self._attempts[key] = monotonic()
         try:
@@ -97,9 +104,7 @@ class Health:
     def stored(self) -> None:
         """Note that something was stored."""
         self._stored_at = monotonic()
-        if self._failing_since is not None:
-            logger.warning("The database takes work again")
-            self._failing_since = None
+        self._failing_since = None
 
     def failed(self, since: float, error: StoreError) -> None:
         """Note what could not be stored, tried since `since` (monotonic).
@@ -112,10 +117,20 @@ class Health:
             and not isinstance(error, StoreLockedError)
         ):
             return
+        self._failure = str(error)
         if self._failing_since is None:
-            logger.warning("The database takes no work: %s", error)
             self._failing_since = since
             self.nudge.set()
+
+    def tell(self) -> None:
+        """Log a change of `is_well`, once, however many requests have met it."""
+        if self.is_well == self._was_well:
+            return
+        self._was_well = self.is_well
+        if self._was_well:
+            logger.warning("The database takes work again")
+        else:
+            logger.warning("The database takes no work: %s", self._failure)
 
 
 class Probe:
@@ -143,22 +158,25 @@ class Probe:
 
     async def _run(self) -> None:
         health = self._health
-        pause_seconds = PROBE_SECONDS
+        pause_seconds = 0.0  # at once, for the clocks
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_seconds):
                     await health.nudge.wait()
+            health.tell()
             began = monotonic()
             try:
                 with health.attempt():
                     await self._probe()
             except StoreError as error:
                 health.failed(began, error)
-                pause_seconds = _PROBE_AGAIN_SECONDS
+                pause_seconds = 0.0
             else:
                 health.stored()
-                pause_seconds = PROBE_SECONDS
+                pause_seconds = PROBE_SECONDS - _PROBE_AGAIN_SECONDS
             health.nudge.clear()
+            health.tell()
+            await asyncio.sleep(_PROBE_AGAIN_SECONDS)
 
     async def _probe(self) -> None:
         if self._connection is None or self._connection.lost:
@@ -168,15 +186,17 @@ class Probe:
             self._connection = await self._database.connect(
                 query_seconds=_QUERY_SECONDS
             )
-        await self._compare_clocks(self._connection)
+        self._health.compare_clocks(await clock_offset_seconds(self._connection))
         for script in _probes():
             await self._connection.execute_script(script)
 
-    async def _compare_clocks(self, connection: Connection) -> None:
-        before = time.time()
-        row = await connection.fetch_one("read_clock")
-        assert row is not None, "it gives one row"
-        self._health.compare_clocks(row.epoch - (before + time.time()) / 2)
+
+async def clock_offset_seconds(database: Statements) -> float:
+    """Give how far the database's clock is ahead of this machine's."""
+    before = time.time()
+    row = await database.fetch_one("read_clock")
+    assert row is not None, "it gives one row"
+    return float(row.epoch) - (before + time.time()) / 2
 
 
 @functools.cache

@@ -8,8 +8,8 @@ declared that owner dead, and have written nothing then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -61,6 +61,7 @@ class ClosedReply(NamedTuple):
     finish_reason: FinishReason
     error_code: str | None = None
     error_is_final: bool = False
+    usage: Mapping[str, Any] | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -190,7 +191,7 @@ async def load_owned(database: Database, owner: str) -> set[str]:
     return {row.message_id for row in await database.fetch("load_owned", owner=owner)}
 
 
-async def close_strays(
+async def close_orphans(
     database: Statements,
     owner: str,
     message_ids: Sequence[str],
