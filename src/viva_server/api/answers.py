@@ -23,7 +23,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebhookDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a person who opens the webhook's URL."""
+    """The webhook's URL is right."""
 
     status: Literal["webhook ativo"] = "webhook ativo"
     service: Literal["evolution"] = "evolution"

@@ -27,7 +27,7 @@ from viva_server.services import Services
 
 
 class ChatHandlers:
-    """The routes by which a person and the assistant talk."""
+    """Asking, streaming, coming back, stopping."""
 
     def __init__(
         self, services: Services, identify: IdentifyPerson, edge: Edge
@@ -43,7 +43,12 @@ class ChatHandlers:
         return self._services.chat
 
     async def ask(self, request: web.Request) -> web.StreamResponse:
-        """Answer a message in one piece."""
+        """Ask, and get the reply in one piece.
+
+        Without `session_id` the message goes to the person's newest session, else to a
+        new one. The reply is stored when the answer comes. One that broke off with text
+        is 200 with `status` `partial`; a model that failed without text is 502.
+        """
         reading = await self._start(request)
         try:
             text, ending = await wait_for_reply(self._chat, reading)
@@ -74,11 +79,20 @@ class ChatHandlers:
         )
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Answer a message as a stream."""
+        """Ask, and get the reply as a stream.
+
+        Without `session_id` the message goes to the person's newest session, else to a
+        new one. Repeated with the same `Idempotency-Key`, or with the `Last-Event-ID`
+        of the session's newest reply, it goes on with that reply.
+        """
         return await self._write(request, await self._start(request))
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
-        """Go on with a stream at the client's cursor."""
+        """Go on with a stream.
+
+        From the cursor on, live or long ended, on any process. A cursor that is unknown
+        or impossible gives `offset` 0.
+        """
         message_id = wire.known_id(request.match_info["message_id"], "message")
         person = await self._identify(request)
         cursor = _cursor(request)
@@ -95,7 +109,10 @@ class ChatHandlers:
         return await self._write(request, reading)
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
-        """End a reply and show its message."""
+        """Stop a reply.
+
+        Answered after its text is committed; idempotent.
+        """
         message_id = wire.known_id(request.match_info["message_id"], "message")
         person = await self._identify(request)
         message = await self._chat.stop(person, message_id)

@@ -30,7 +30,7 @@ _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
 class OperatorHandlers:
-    """The routes behind the operator's page; each needs the scope admin."""
+    """What happens on all processes, and replays; for the scope admin."""
 
     def __init__(self, services: Services, identify: IdentifyCaller) -> None:
         self._services = services
@@ -42,7 +42,12 @@ class OperatorHandlers:
         return self._services.database
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        """Show how the whole service is now."""
+        """Show how the whole service is now.
+
+        Of all processes, from the database: processes, the live replies that have run
+        longest, webhooks per minute, what waits, the newest messages on WhatsApp. It
+        has phones, and no content.
+        """
         await self._admit(request)
         work = await store.count_work(self._database)
         minute = int(work.now.timestamp() // 60)
@@ -64,7 +69,10 @@ class OperatorHandlers:
         return _answer(body)
 
     async def dead(self, request: web.Request) -> web.StreamResponse:
-        """Show a page of what could not be answered, sent or applied."""
+        """List what could not be answered, sent or applied.
+
+        Turns, parts and news; parts of unknown outcome among them.
+        """
         await self._admit(request)
         cursor = answers.read_dead_query(request.query.items())
         place = store.Place() if cursor is None else store.Place._make(cursor)
@@ -76,7 +84,11 @@ class OperatorHandlers:
         return _answer(body)
 
     async def replay(self, request: web.Request) -> web.StreamResponse:
-        """Do some of the dead again."""
+        """Do some of the dead again.
+
+        A part of state `unknown` may arrive twice then. After a failure in the midst
+        the same request does the rest.
+        """
         await self._admit(request)
         # A JSON body is asked for by no form of another site, cookie or not.
         ids = answers.read_replay(await read_json(request))
@@ -87,7 +99,10 @@ class OperatorHandlers:
         return _answer(answers.ReplayAnswer(items=items))
 
     async def search(self, request: web.Request) -> web.StreamResponse:
-        """Show the newest messages of a phone.
+        """Find the newest messages of a phone.
+
+        The phone is in the body, since an address ends up in logs. Twenty at most;
+        none where the phone is not known.
 
         Raises:
             WireError: 422, it is no phone number.

@@ -66,6 +66,56 @@ class SessionsQuery(msgspec.Struct, frozen=True, kw_only=True):
         return (self.page - 1) * self.page_size
 
 
+class ResumeQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stream goes on, for a client that cannot send headers."""
+
+    after: Annotated[
+        str | None,
+        Meta(description="The same as `Last-Event-ID`, which goes before it."),
+    ] = None
+
+
+class ResumeHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stream goes on."""
+
+    last_event_id: Annotated[
+        str | None, Meta(description="The `id` of the last event that was seen.")
+    ] = msgspec.field(name="Last-Event-ID", default=None)
+
+
+class ChatHeaders(ResumeHeaders, frozen=True, kw_only=True):
+    """What makes a question one that was asked before."""
+
+    idempotency_key: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS, pattern="^[ -~]+$")]
+        | None,
+        Meta(
+            description="The same key and body of one person give the same reply and "
+            "one model call, however many requests come at once."
+        ),
+    ] = msgspec.field(name="Idempotency-Key", default=None)
+
+
+class PathParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What may stand in a path."""
+
+    message_id: Annotated[Id, Meta(description="A reply of the person.")]
+    session_id: Annotated[Id, Meta(description="A session of the person.")]
+    key_id: Annotated[
+        str,
+        Meta(
+            description="WhatsApp's id of a person's message, or of one that was sent."
+        ),
+    ]
+    event: Annotated[
+        str,
+        Meta(
+            description="The event's name as Evolution writes it in a path; anything "
+            "is taken, more segments among it."
+        ),
+    ]
+
+
 _DEFAULTS = SnapshotQuery()
 _FIRST = SessionsQuery()
 

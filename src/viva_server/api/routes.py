@@ -1,21 +1,260 @@
-"""The one table of routes."""
+"""The one table of routes, and adding them to an application."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
+from viva_server import sse
+from viva_server.api import answers, wire
+from viva_server.api import operator_answers as operating
 from viva_server.api.chat import ChatHandlers
+from viva_server.api.codes import FAILURES
 from viva_server.api.edge import Edge
 from viva_server.api.identity import IdentifyCaller, as_person
-from viva_server.api.operations import OperationHandlers
+from viva_server.api.openapi import make_document
+from viva_server.api.operations import Document, MetricsText, OperationHandlers
 from viva_server.api.operator import OperatorHandlers
-from viva_server.api.router import Router
+from viva_server.api.query import (
+    ChatHeaders,
+    ResumeHeaders,
+    ResumeQuery,
+    SessionsQuery,
+    SnapshotQuery,
+)
+from viva_server.api.router import Group, Route, Router
 from viva_server.api.sessions import SessionHandlers
 from viva_server.api.trace import TraceHandler
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.services import Services
 
-_DOCUMENT = "/openapi.json"
+_STARTS_REPLY: Final = ("reply_in_progress", "too_many_replies")
+
+_CHAT: Final = Group(
+    "chat",
+    ChatHandlers,
+    (
+        Route(
+            id="ask",
+            method="post",
+            path="/viva/chat",
+            handler=ChatHandlers.ask,
+            access="person",
+            headers=ChatHeaders,
+            body=wire.ChatRequest,
+            answer=(wire.ChatAnswer,),
+            codes=(*_STARTS_REPLY, *FAILURES),
+        ),
+        Route(
+            id="stream",
+            method="post",
+            path="/viva/chat/stream",
+            handler=ChatHandlers.stream,
+            access="person",
+            headers=ChatHeaders,
+            body=wire.ChatRequest,
+            answer=(sse.ServerSentEvent,),
+            codes=_STARTS_REPLY,
+        ),
+        Route(
+            id="resume",
+            method="get",
+            path="/viva/chat/stream/{message_id}",
+            handler=ChatHandlers.resume,
+            access="person",
+            headers=ResumeHeaders,
+            query=ResumeQuery,
+            answer=(sse.ServerSentEvent,),
+            no_content="The cursor ends in `:end`: all is there.",
+        ),
+        Route(
+            id="stop",
+            method="post",
+            path="/viva/chat/stream/{message_id}/stop",
+            handler=ChatHandlers.stop,
+            access="person",
+            answer=(wire.MessageItem,),
+        ),
+    ),
+)
+
+_SESSIONS: Final = Group(
+    "sessions",
+    SessionHandlers,
+    (
+        Route(
+            id="snapshot",
+            method="get",
+            path="/viva/chat/snapshot",
+            handler=SessionHandlers.snapshot,
+            access="person",
+            query=SnapshotQuery,
+            answer=(wire.Snapshot,),
+            has_head=True,
+        ),
+        Route(
+            id="list_sessions",
+            method="get",
+            path="/viva/chat/sessions",
+            handler=SessionHandlers.list,
+            access="person",
+            query=SessionsQuery,
+            answer=(wire.SessionPage,),
+            has_head=True,
+        ),
+        Route(
+            id="add_session",
+            method="post",
+            path="/viva/chat/session/new",
+            handler=SessionHandlers.add,
+            access="person",
+            body=wire.NewSessionRequest,
+            is_body_optional=True,
+            answer=(wire.Snapshot,),
+        ),
+        Route(
+            id="delete_session",
+            method="delete",
+            path="/viva/chat/sessions/{session_id}",
+            handler=SessionHandlers.delete,
+            access="person",
+            no_content="It is gone.",
+        ),
+    ),
+)
+
+_WEBHOOK: Final = Group(
+    "webhook",
+    WebhookDoor,
+    (
+        Route(
+            id="receive_webhook",
+            method="post",
+            path="/webhook/evolution" + ANY_TAIL,
+            handler=WebhookDoor.receive,
+            access="webhook",
+            body=dict,
+            answer=(answers.WebhookStored, answers.WebhookIgnored),
+        ),
+        Route(
+            id="describe_webhook",
+            method="get",
+            path="/webhook/evolution" + ANY_TAIL,
+            handler=WebhookDoor.describe,
+            access="all",
+            answer=(answers.WebhookDescription,),
+            has_head=True,
+        ),
+    ),
+)
+
+_OPERATOR: Final = Group(
+    "operator",
+    OperatorHandlers,
+    (
+        Route(
+            id="operator_overview",
+            method="get",
+            path="/viva/operator/overview",
+            handler=OperatorHandlers.overview,
+            access="admin",
+            answer=(operating.Overview,),
+            has_head=True,
+        ),
+        Route(
+            id="operator_dead",
+            method="get",
+            path="/viva/operator/dead",
+            handler=OperatorHandlers.dead,
+            access="admin",
+            query=operating.DeadQuery,
+            answer=(operating.DeadPage,),
+            has_head=True,
+        ),
+        Route(
+            id="operator_replay",
+            method="post",
+            path="/viva/operator/dead/replay",
+            handler=OperatorHandlers.replay,
+            access="admin",
+            body=operating.ReplayRequest,
+            answer=(operating.ReplayAnswer,),
+        ),
+        Route(
+            id="operator_search",
+            method="post",
+            path="/viva/operator/messages/search",
+            handler=OperatorHandlers.search,
+            access="admin",
+            body=operating.SearchRequest,
+            answer=(operating.SearchAnswer,),
+        ),
+    ),
+)
+
+_TRACE: Final = Group(
+    "trace",
+    TraceHandler,
+    (
+        Route(
+            id="trace",
+            method="get",
+            # Any character: what an id looks like is up to who delivers it.
+            path="/whatsapp/trace/{key_id:[^/]+}",
+            handler=TraceHandler.show,
+            access="admin",
+            answer=(answers.TraceAnswer,),
+        ),
+    ),
+)
+
+_OPERATIONS: Final = Group(
+    "operations",
+    OperationHandlers,
+    (
+        Route(
+            id="health",
+            method="get",
+            path="/health",
+            handler=OperationHandlers.health,
+            access="all",
+            answer=(answers.Health,),
+            has_head=True,
+        ),
+        Route(
+            id="ready",
+            method="get",
+            path="/ready",
+            handler=OperationHandlers.ready,
+            access="all",
+            answer=(answers.Readiness,),
+            codes=("not_ready",),
+            has_head=True,
+        ),
+        Route(
+            id="metrics",
+            method="get",
+            path="/metrics",
+            handler=OperationHandlers.metrics,
+            access="local",
+            answer=(MetricsText,),
+            codes=("not_found",),
+        ),
+        Route(
+            id="openapi",
+            method="get",
+            path="/openapi.json",
+            handler=OperationHandlers.openapi,
+            access="all",
+            answer=(Document,),
+            has_head=True,
+        ),
+    ),
+    is_at_root=True,
+)
+
+GROUPS: Final = (_CHAT, _SESSIONS, _WEBHOOK, _OPERATOR, _TRACE, _OPERATIONS)
 
 
 def add_routes(
@@ -32,53 +271,20 @@ def add_routes(
     )
     router = Router(app, edge, prefix)
     person = as_person(identify)
-    _add_chat(router, ChatHandlers(services, person, edge))
-    _add_sessions(router, SessionHandlers(services, person))
+    chat = ChatHandlers(services, person, edge)
+    chat.resume_route = router.add_group(_CHAT, chat)["resume"]
+    router.add_group(_SESSIONS, SessionHandlers(services, person))
     door = WebhookDoor(
         config, services.inbox, services.unpackers, services.whatsapp_counters
     )
-    router.add(
-        "/webhook/evolution" + ANY_TAIL,
-        post=door.receive,
-        get=door.describe,
-        head=door.describe,
-    )
-    trace = TraceHandler(services, identify)
-    # Any character: what an id looks like is up to who delivers it.
-    router.add("/whatsapp/trace/{key_id:[^/]+}", get=trace.show)
-    _add_operator(router, OperatorHandlers(services, identify))
+    router.add_group(_WEBHOOK, door)
+    router.add_group(_OPERATOR, OperatorHandlers(services, identify))
+    router.add_group(_TRACE, TraceHandler(services, identify))
     operations = OperationHandlers(services, identify)
-    document = _add_operations(router, operations)
-    operations.base_path = lambda: str(document.url_for()).removesuffix(_DOCUMENT)
-
-
-def _add_chat(router: Router, chat: ChatHandlers) -> None:
-    router.add("/viva/chat", post=chat.ask)
-    router.add("/viva/chat/stream", post=chat.stream)
-    chat.resume_route = router.add("/viva/chat/stream/{message_id}", get=chat.resume)
-    router.add("/viva/chat/stream/{message_id}/stop", post=chat.stop)
-
-
-def _add_sessions(router: Router, sessions: SessionHandlers) -> None:
-    router.add("/viva/chat/snapshot", get=sessions.snapshot, head=sessions.snapshot)
-    router.add("/viva/chat/sessions", get=sessions.list, head=sessions.list)
-    router.add("/viva/chat/sessions/{session_id}", delete=sessions.delete)
-    router.add("/viva/chat/session/new", post=sessions.add)
-
-
-def _add_operator(router: Router, operator: OperatorHandlers) -> None:
-    base = "/viva/operator"
-    router.add(f"{base}/overview", get=operator.overview, head=operator.overview)
-    router.add(f"{base}/dead", get=operator.dead, head=operator.dead)
-    router.add(f"{base}/dead/replay", post=operator.replay)
-    router.add(f"{base}/messages/search", post=operator.search)
-
-
-def _add_operations(router: Router, operations: OperationHandlers) -> web.Resource:
-    router.add("/health", get=operations.health, head=operations.health)
-    router.add("/ready", get=operations.ready, head=operations.ready)
-    router.add("/metrics", get=operations.metrics)
-    return router.add(_DOCUMENT, get=operations.openapi, head=operations.openapi)
+    document = router.add_group(_OPERATIONS, operations)["openapi"]
+    operations.document = lambda: make_document(
+        GROUPS, str(document.url_for()).removesuffix("/openapi.json") or "/"
+    )
 
 
 def add_root_operations(
@@ -91,5 +297,5 @@ def add_root_operations(
     """Add the operators' routes also without the prefix, for a standalone server."""
     edge = Edge(trusted_proxies=services.config.trusted_proxies)
     operations = OperationHandlers(services, identify)
-    operations.base_path = lambda: prefix
-    _add_operations(Router(app, edge, ""), operations)
+    operations.document = lambda: make_document(GROUPS, prefix or "/")
+    Router(app, edge, "").add_group(_OPERATIONS, operations)

@@ -14,7 +14,7 @@ from viva_server.services import Services
 
 
 class SessionHandlers:
-    """The routes by which a person looks at sessions."""
+    """A person's sessions."""
 
     def __init__(self, services: Services, identify: IdentifyPerson) -> None:
         self._services = services
@@ -25,7 +25,10 @@ class SessionHandlers:
         return self._services.sessions
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
-        """Show the newest messages of a session."""
+        """Show the newest messages of a session.
+
+        Oldest first. Without any session: `session_id` null, no messages.
+        """
         person = await self._identify(request)
         wanted = read_snapshot_query(request.query.items())
         snapshot = await self._sessions.snapshot(
@@ -34,7 +37,10 @@ class SessionHandlers:
         return web.json_response(body=wire.to_json(snapshot_body(snapshot)))
 
     async def list(self, request: web.Request) -> web.StreamResponse:
-        """Show one page of the person's sessions."""
+        """List the person's sessions.
+
+        Newest first: the one that was made, or got a message, last.
+        """
         person = await self._identify(request)
         wanted = read_sessions_query(request.query.items())
         page = await self._sessions.list(
@@ -43,14 +49,17 @@ class SessionHandlers:
         return web.json_response(body=wire.to_json(session_page(page, wanted)))
 
     async def add(self, request: web.Request) -> web.StreamResponse:
-        """Make a new session; the body may be missing."""
+        """Begin a new session."""
         person = await self._identify(request)
         body = await read_json(request, optional=True)
         snapshot = await self._sessions.add(person, wire.read_new_session(body).modo)
         return web.json_response(body=wire.to_json(snapshot_body(snapshot)))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """Delete a session."""
+        """Delete a session.
+
+        A live reply in it is stopped first.
+        """
         session_id = wire.known_id(request.match_info["session_id"], "session")
         person = await self._identify(request)
         await self._sessions.delete(person, session_id)

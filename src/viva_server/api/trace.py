@@ -30,14 +30,17 @@ _Shape = TypeVar("_Shape", bound=msgspec.Struct)
 
 
 class TraceHandler:
-    """The route by which an operator follows a message. It shows no content."""
+    """The way of a message, for an operator."""
 
     def __init__(self, services: Services, identify: IdentifyCaller) -> None:
         self._services = services
         self._identify = identify
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """Show all that is known of a message, a person's or one that was sent.
+        """Show the way of a WhatsApp message.
+
+        Everything with its time, and no content: deliveries, why it is not answered,
+        its turn, replies, each attempt to send, Evolution's receipts.
 
         Raises:
             AuthError: no token, or one without the scope admin.

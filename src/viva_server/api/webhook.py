@@ -53,7 +53,9 @@ class _TooLargeError(Exception):
 
 
 class WebhookDoor:
-    """The handlers of `/webhook/evolution{tail:(/.*)?}`; the inbox stays its caller's.
+    """What Evolution API posts.
+
+    The inbox stays the caller's.
 
     Args:
         config: whose webhook secrets are asked for.
@@ -102,19 +104,21 @@ class WebhookDoor:
         return self._bytes_in_flight
 
     async def describe(self, request: web.Request) -> web.Response:
-        """Answer the GET of a person who opens the webhook's URL."""
+        """Say that the webhook's URL is right."""
         return web.json_response(body=to_json(WebhookDescription()))
 
     async def receive(self, request: web.Request) -> web.Response:
-        """Answer 200 after the commit of a delivery, before any work on it.
+        """Receive an event of Evolution API.
 
-        A handler that is cancelled after the body was read leaves the row to be stored;
-        one of a heavy body, after it was unpacked.
+        Answered after the commit of the event, before any work on it. The secret may
+        also be the body's `apikey`.
 
         Raises:
             Problem: 400, 401 or 503.
             ConnectionError: the client left before its body was complete.
         """
+        # Cancelled after the body was read, it leaves the row to be stored; with a
+        # heavy body, after it was unpacked.
         try:
             receipt = await self._accept(request)
         except NotStoredError as error:

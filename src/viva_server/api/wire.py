@@ -85,7 +85,7 @@ class NewSessionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of POST /viva/chat."""
+    """The stored reply."""
 
     resposta: str
     session_id: Id
@@ -97,7 +97,7 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in a snapshot."""
+    """A message, as it stands in a snapshot."""
 
     id: Id
     seq: Seq
