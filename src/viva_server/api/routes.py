@@ -7,15 +7,14 @@ from typing import Final
 from aiohttp import web
 
 from viva_server import sse
-from viva_server.api import answers, wire
-from viva_server.api import operator_answers as operating
+from viva_server.api import answers, operator, wire
 from viva_server.api.chat import ChatHandlers
 from viva_server.api.codes import FAILURES
 from viva_server.api.edge import Edge
 from viva_server.api.identity import IdentifyCaller, as_person
 from viva_server.api.openapi import make_document
 from viva_server.api.operations import Document, MetricsText, OperationHandlers
-from viva_server.api.operator import OperatorHandlers
+from viva_server.api.operator import OperatorHandlers, TraceHandler
 from viva_server.api.query import (
     ChatHeaders,
     ResumeHeaders,
@@ -25,7 +24,6 @@ from viva_server.api.query import (
 )
 from viva_server.api.router import Group, Route, Router
 from viva_server.api.sessions import SessionHandlers
-from viva_server.api.trace import TraceHandler
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.services import Services
 
@@ -159,7 +157,7 @@ _OPERATOR: Final = Group(
             path="/viva/operator/overview",
             handler=OperatorHandlers.overview,
             access="admin",
-            answer=(operating.Overview,),
+            answer=(operator.Overview,),
             has_head=True,
         ),
         Route(
@@ -168,8 +166,8 @@ _OPERATOR: Final = Group(
             path="/viva/operator/dead",
             handler=OperatorHandlers.dead,
             access="admin",
-            query=operating.DeadQuery,
-            answer=(operating.DeadPage,),
+            query=operator.DeadQuery,
+            answer=(operator.DeadPage,),
             has_head=True,
         ),
         Route(
@@ -178,8 +176,8 @@ _OPERATOR: Final = Group(
             path="/viva/operator/dead/replay",
             handler=OperatorHandlers.replay,
             access="admin",
-            body=operating.ReplayRequest,
-            answer=(operating.ReplayAnswer,),
+            body=operator.ReplayRequest,
+            answer=(operator.ReplayAnswer,),
         ),
         Route(
             id="operator_search",
@@ -187,8 +185,8 @@ _OPERATOR: Final = Group(
             path="/viva/operator/messages/search",
             handler=OperatorHandlers.search,
             access="admin",
-            body=operating.SearchRequest,
-            answer=(operating.SearchAnswer,),
+            body=operator.SearchRequest,
+            answer=(operator.SearchAnswer,),
         ),
     ),
 )
@@ -204,7 +202,7 @@ _TRACE: Final = Group(
             path="/whatsapp/trace/{key_id:[^/]+}",
             handler=TraceHandler.show,
             access="admin",
-            answer=(answers.TraceAnswer,),
+            answer=(operator.TraceAnswer,),
         ),
     ),
 )
