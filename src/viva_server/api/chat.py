@@ -2,28 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from viva_server import sse
-from viva_server.api import wire
 from viva_server.api.edge import Edge
 from viva_server.api.failures import describe_failure
 from viva_server.api.gate import read_json
 from viva_server.api.identity import IdentifyPerson
-from viva_server.api.messages import message_item
 from viva_server.api.problems import Problem, reply_failed
-from viva_server.api.query import read_idempotency_key
+from viva_server.api.sessions import message_item
 from viva_server.api.streaming import (
     ClientConnection,
     has_failed,
     stream_reply,
     wait_for_reply,
 )
+from viva_server.api.wire import (
+    MAX_MODO_CHARS,
+    Id,
+    Modo,
+    WireError,
+    known_id,
+    optional_session_id,
+    refuse,
+    text_errors,
+    to_json,
+    type_errors,
+)
 from viva_server.chat.admission import Question
 from viva_server.chat.service import ChatService, Reading
 from viva_server.chat.text import ReaderCutError, ReaderGoneError
 from viva_server.errors import OverloadedError, ReplyInProgressError
 from viva_server.services import Services
+from viva_server.words import FinishReason, Status
+
+MAX_MESSAGE_CHARS = 32_000
+MAX_KEY_CHARS = 255
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's message. Unknown members and `prompt_extra` are ignored."""
+
+    # The constraints are what OpenAPI shows; `read_chat_request` enforces them.
+    mensagem: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_MESSAGE_CHARS,
+            pattern=r"\S",
+            description="Not blank.",
+        ),
+    ]
+    session_id: Annotated[
+        str | None, Meta(description="Where it goes; by default the newest session.")
+    ] = None
+    modo: Modo | None = None
+    contexto: Annotated[
+        list[Any] | None, Meta(description="Only its length is ever used.")
+    ] = None
+
+    @property
+    def contexto_len(self) -> int | None:
+        """How many entries `contexto` has; None without one."""
+        return None if self.contexto is None else len(self.contexto)
+
+
+class ResumeQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stream goes on, for a client that cannot send headers."""
+
+    after: Annotated[
+        str | None,
+        Meta(description="The same as `Last-Event-ID`, which goes before it."),
+    ] = None
+
+
+class ResumeHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stream goes on."""
+
+    last_event_id: Annotated[
+        str | None, Meta(description="The `id` of the last event that was seen.")
+    ] = msgspec.field(name="Last-Event-ID", default=None)
+
+
+class ChatHeaders(ResumeHeaders, frozen=True, kw_only=True):
+    """What makes a question one that was asked before."""
+
+    idempotency_key: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS, pattern="^[ -~]+$")]
+        | None,
+        Meta(
+            description="The same key and body of one person give the same reply and "
+            "one model call, however many requests come at once."
+        ),
+    ] = msgspec.field(name="Idempotency-Key", default=None)
+
+
+class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored reply."""
+
+    resposta: str
+    session_id: Id
+    message_id: Id
+    user_message_id: Id
+    status: Status
+    finish_reason: FinishReason | None
+    midia: tuple[()] = ()
 
 
 class ChatHandlers:
@@ -66,8 +154,8 @@ class ChatHandlers:
                 message_id=reading.message_id,
             )
         return web.json_response(
-            body=wire.to_json(
-                wire.ChatAnswer(
+            body=to_json(
+                ChatAnswer(
                     resposta=text,
                     session_id=reading.session_id,
                     message_id=reading.message_id,
@@ -93,7 +181,7 @@ class ChatHandlers:
         From the cursor on, live or long ended, on any process. A cursor that is unknown
         or impossible gives `offset` 0.
         """
-        message_id = wire.known_id(request.match_info["message_id"], "message")
+        message_id = known_id(request.match_info["message_id"], "message")
         person = await self._identify(request)
         cursor = _cursor(request)
         if cursor == (message_id, sse.END):
@@ -113,15 +201,15 @@ class ChatHandlers:
 
         Answered after its text is committed; idempotent.
         """
-        message_id = wire.known_id(request.match_info["message_id"], "message")
+        message_id = known_id(request.match_info["message_id"], "message")
         person = await self._identify(request)
         message = await self._chat.stop(person, message_id)
-        return web.json_response(body=wire.to_json(message_item(message)))
+        return web.json_response(body=to_json(message_item(message)))
 
     async def _start(self, request: web.Request) -> Reading:
         person = await self._identify(request)
         key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
-        body = wire.read_chat_request(await read_json(request))
+        body = read_chat_request(await read_json(request))
         cursor = _cursor(request)
         question = Question(
             person=person,
@@ -153,6 +241,50 @@ class ChatHandlers:
     def _location(self, message_id: str) -> str:
         assert self.resume_route is not None, "set with the routes"
         return str(self.resume_route.url_for(message_id=message_id))
+
+
+def read_chat_request(body: dict[str, Any]) -> ChatRequest:
+    """Check a decoded body.
+
+    Raises:
+        WireError: 422 with a pointer for every member that is wrong; 404 for a
+            `session_id` that is a text but no id, since no session has it.
+    """
+    errors = [
+        *text_errors(body, "mensagem", MAX_MESSAGE_CHARS, required=True),
+        *text_errors(body, "modo", MAX_MODO_CHARS),
+        *type_errors(body, "session_id", str, "must be a text"),
+        *type_errors(body, "contexto", list, "must be an array"),
+    ]
+    refuse(errors)
+    return ChatRequest(
+        mensagem=body["mensagem"],
+        session_id=optional_session_id(body.get("session_id"), "/session_id"),
+        modo=body.get("modo"),
+        contexto=body.get("contexto"),
+    )
+
+
+def read_idempotency_key(values: Sequence[str]) -> str | None:
+    """Read all values of the header Idempotency-Key; None without one.
+
+    Raises:
+        WireError: 400 unless it is one value of 1 to 255 printable ASCII characters.
+    """
+    if not values:
+        return None
+    key = values[0]
+    if len(values) > 1:
+        raise _bad_key("stands more than once")
+    if not (1 <= len(key) <= MAX_KEY_CHARS and key.isascii() and key.isprintable()):
+        raise _bad_key(f"must be 1 to {MAX_KEY_CHARS} printable ASCII characters")
+    return key
+
+
+def _bad_key(message: str) -> WireError:
+    errors = [("/headers/Idempotency-Key", message)]
+    detail = "The header Idempotency-Key cannot be taken."
+    return WireError("bad_idempotency_key", detail, errors)
 
 
 def _cursor(request: web.Request) -> tuple[str, int | str] | None:

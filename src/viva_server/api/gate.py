@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import HttpVersion11, web
 
 from viva_server.api.problems import Problem
-from viva_server.api.strict_json import parse_json
+from viva_server.api.wire import parse_json
 
 BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30.0

@@ -20,8 +20,16 @@ from viva_server.api.gate import read_json
 from viva_server.api.identity import IdentifyCaller
 from viva_server.api.operations import ADMIN_SCOPE
 from viva_server.api.problems import Problem
-from viva_server.api.query import Pairs, bad_query, single_values
-from viva_server.api.wire import Count, Id, Time, WireError, is_id
+from viva_server.api.wire import (
+    Count,
+    Id,
+    Pairs,
+    Time,
+    WireError,
+    bad_query,
+    is_id,
+    single_values,
+)
 from viva_server.auth import require_scope
 from viva_server.services import Services
 from viva_server.store import operator as store
@@ -458,14 +466,14 @@ def read_replay(body: dict[str, Any]) -> list[str]:
     """Read the ids of a ReplayRequest, each once; raise WireError 422 for others."""
     ids = body.get("ids")
     if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_IDS:
-        raise _invalid([("/ids", f"must be an array of 1 to {MAX_IDS} ids")])
+        raise wire.invalid([("/ids", f"must be an array of 1 to {MAX_IDS} ids")])
     wrong = [
         (f"/ids/{place}", "must be an id")
         for place, each in enumerate(ids)
         if not isinstance(each, str) or not is_id(each)
     ]
     if wrong:
-        raise _invalid(wrong)
+        raise wire.invalid(wrong)
     return list(dict.fromkeys(each.lower() for each in ids))
 
 
@@ -479,12 +487,7 @@ def read_search(body: dict[str, Any]) -> str:
 
 def no_phone() -> WireError:
     """Make the 422 for what is no phone number."""
-    return _invalid([("/phone", "must be a phone number, with its area code")])
-
-
-def _invalid(errors: list[tuple[str, str]]) -> WireError:
-    detail = "The body has members that cannot be taken."
-    return WireError("validation_error", detail, errors)
+    return wire.invalid([("/phone", "must be a phone number, with its area code")])
 
 
 def _all_shown(shape: type[_Shape], rows: list[Row]) -> list[_Shape]:

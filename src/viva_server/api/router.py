@@ -6,14 +6,16 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec import Meta
 
 from viva_server.api.codes import FAILURES, PROBLEMS
 from viva_server.api.edge import Edge
 from viva_server.api.problems import Problem
+from viva_server.api.wire import Id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -94,6 +96,26 @@ class Route:
 
 def _members(kind: type | None) -> tuple[str, ...]:
     return getattr(kind, "__struct_encode_fields__", ())
+
+
+class PathParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What may stand in a path."""
+
+    message_id: Annotated[Id, Meta(description="A reply of the person.")]
+    session_id: Annotated[Id, Meta(description="A session of the person.")]
+    key_id: Annotated[
+        str,
+        Meta(
+            description="WhatsApp's id of a person's message, or of one that was sent."
+        ),
+    ]
+    event: Annotated[
+        str,
+        Meta(
+            description="The event's name as Evolution writes it in a path; anything "
+            "is taken, more segments among it."
+        ),
+    ]
 
 
 class Group(NamedTuple):

@@ -7,23 +7,13 @@ from typing import Final
 from aiohttp import web
 
 from viva_server import sse
-from viva_server.api import answers, operator, wire
-from viva_server.api.chat import ChatHandlers
+from viva_server.api import answers, chat, operator, sessions
 from viva_server.api.codes import FAILURES
 from viva_server.api.edge import Edge
 from viva_server.api.identity import IdentifyCaller, as_person
 from viva_server.api.openapi import make_document
 from viva_server.api.operations import Document, MetricsText, OperationHandlers
-from viva_server.api.operator import OperatorHandlers, TraceHandler
-from viva_server.api.query import (
-    ChatHeaders,
-    ResumeHeaders,
-    ResumeQuery,
-    SessionsQuery,
-    SnapshotQuery,
-)
 from viva_server.api.router import Group, Route, Router
-from viva_server.api.sessions import SessionHandlers
 from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.services import Services
 
@@ -31,27 +21,27 @@ _STARTS_REPLY: Final = ("reply_in_progress", "too_many_replies")
 
 _CHAT: Final = Group(
     "chat",
-    ChatHandlers,
+    chat.ChatHandlers,
     (
         Route(
             id="ask",
             method="post",
             path="/viva/chat",
-            handler=ChatHandlers.ask,
+            handler=chat.ChatHandlers.ask,
             access="person",
-            headers=ChatHeaders,
-            body=wire.ChatRequest,
-            answer=(wire.ChatAnswer,),
+            headers=chat.ChatHeaders,
+            body=chat.ChatRequest,
+            answer=(chat.ChatAnswer,),
             codes=(*_STARTS_REPLY, *FAILURES),
         ),
         Route(
             id="stream",
             method="post",
             path="/viva/chat/stream",
-            handler=ChatHandlers.stream,
+            handler=chat.ChatHandlers.stream,
             access="person",
-            headers=ChatHeaders,
-            body=wire.ChatRequest,
+            headers=chat.ChatHeaders,
+            body=chat.ChatRequest,
             answer=(sse.ServerSentEvent,),
             codes=_STARTS_REPLY,
         ),
@@ -59,10 +49,10 @@ _CHAT: Final = Group(
             id="resume",
             method="get",
             path="/viva/chat/stream/{message_id}",
-            handler=ChatHandlers.resume,
+            handler=chat.ChatHandlers.resume,
             access="person",
-            headers=ResumeHeaders,
-            query=ResumeQuery,
+            headers=chat.ResumeHeaders,
+            query=chat.ResumeQuery,
             answer=(sse.ServerSentEvent,),
             no_content="The cursor ends in `:end`: all is there.",
         ),
@@ -70,52 +60,52 @@ _CHAT: Final = Group(
             id="stop",
             method="post",
             path="/viva/chat/stream/{message_id}/stop",
-            handler=ChatHandlers.stop,
+            handler=chat.ChatHandlers.stop,
             access="person",
-            answer=(wire.MessageItem,),
+            answer=(sessions.MessageItem,),
         ),
     ),
 )
 
 _SESSIONS: Final = Group(
     "sessions",
-    SessionHandlers,
+    sessions.SessionHandlers,
     (
         Route(
             id="snapshot",
             method="get",
             path="/viva/chat/snapshot",
-            handler=SessionHandlers.snapshot,
+            handler=sessions.SessionHandlers.snapshot,
             access="person",
-            query=SnapshotQuery,
-            answer=(wire.Snapshot,),
+            query=sessions.SnapshotQuery,
+            answer=(sessions.Snapshot,),
             has_head=True,
         ),
         Route(
             id="list_sessions",
             method="get",
             path="/viva/chat/sessions",
-            handler=SessionHandlers.list,
+            handler=sessions.SessionHandlers.list,
             access="person",
-            query=SessionsQuery,
-            answer=(wire.SessionPage,),
+            query=sessions.SessionsQuery,
+            answer=(sessions.SessionPage,),
             has_head=True,
         ),
         Route(
             id="add_session",
             method="post",
             path="/viva/chat/session/new",
-            handler=SessionHandlers.add,
+            handler=sessions.SessionHandlers.add,
             access="person",
-            body=wire.NewSessionRequest,
+            body=sessions.NewSessionRequest,
             is_body_optional=True,
-            answer=(wire.Snapshot,),
+            answer=(sessions.Snapshot,),
         ),
         Route(
             id="delete_session",
             method="delete",
             path="/viva/chat/sessions/{session_id}",
-            handler=SessionHandlers.delete,
+            handler=sessions.SessionHandlers.delete,
             access="person",
             no_content="It is gone.",
         ),
@@ -149,13 +139,13 @@ _WEBHOOK: Final = Group(
 
 _OPERATOR: Final = Group(
     "operator",
-    OperatorHandlers,
+    operator.OperatorHandlers,
     (
         Route(
             id="operator_overview",
             method="get",
             path="/viva/operator/overview",
-            handler=OperatorHandlers.overview,
+            handler=operator.OperatorHandlers.overview,
             access="admin",
             answer=(operator.Overview,),
             has_head=True,
@@ -164,7 +154,7 @@ _OPERATOR: Final = Group(
             id="operator_dead",
             method="get",
             path="/viva/operator/dead",
-            handler=OperatorHandlers.dead,
+            handler=operator.OperatorHandlers.dead,
             access="admin",
             query=operator.DeadQuery,
             answer=(operator.DeadPage,),
@@ -174,7 +164,7 @@ _OPERATOR: Final = Group(
             id="operator_replay",
             method="post",
             path="/viva/operator/dead/replay",
-            handler=OperatorHandlers.replay,
+            handler=operator.OperatorHandlers.replay,
             access="admin",
             body=operator.ReplayRequest,
             answer=(operator.ReplayAnswer,),
@@ -183,7 +173,7 @@ _OPERATOR: Final = Group(
             id="operator_search",
             method="post",
             path="/viva/operator/messages/search",
-            handler=OperatorHandlers.search,
+            handler=operator.OperatorHandlers.search,
             access="admin",
             body=operator.SearchRequest,
             answer=(operator.SearchAnswer,),
@@ -193,14 +183,14 @@ _OPERATOR: Final = Group(
 
 _TRACE: Final = Group(
     "trace",
-    TraceHandler,
+    operator.TraceHandler,
     (
         Route(
             id="trace",
             method="get",
             # Any character: what an id looks like is up to who delivers it.
             path="/whatsapp/trace/{key_id:[^/]+}",
-            handler=TraceHandler.show,
+            handler=operator.TraceHandler.show,
             access="admin",
             answer=(operator.TraceAnswer,),
         ),
@@ -269,15 +259,15 @@ def add_routes(
     )
     router = Router(app, edge, prefix)
     person = as_person(identify)
-    chat = ChatHandlers(services, person, edge)
-    chat.resume_route = router.add_group(_CHAT, chat)["resume"]
-    router.add_group(_SESSIONS, SessionHandlers(services, person))
+    talk = chat.ChatHandlers(services, person, edge)
+    talk.resume_route = router.add_group(_CHAT, talk)["resume"]
+    router.add_group(_SESSIONS, sessions.SessionHandlers(services, person))
     door = WebhookDoor(
         config, services.inbox, services.unpackers, services.whatsapp_counters
     )
     router.add_group(_WEBHOOK, door)
-    router.add_group(_OPERATOR, OperatorHandlers(services, identify))
-    router.add_group(_TRACE, TraceHandler(services, identify))
+    router.add_group(_OPERATOR, operator.OperatorHandlers(services, identify))
+    router.add_group(_TRACE, operator.TraceHandler(services, identify))
     operations = OperationHandlers(services, identify)
     document = router.add_group(_OPERATIONS, operations)["openapi"]
     operations.document = lambda: make_document(
