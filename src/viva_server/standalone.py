@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from viva_server.api.identity import generated_secret, identifier
 from viva_server.api.limits import LimitedRunner, refuse_without_c_parser
+from viva_server.api.request import generated_secret, identifier
 from viva_server.api.routes import add_root_operations
 from viva_server.app import (
     PREFIX,

@@ -12,9 +12,8 @@ from msgspec import Meta
 from viva_server import sse
 from viva_server.api.edge import Edge
 from viva_server.api.failures import describe_failure
-from viva_server.api.gate import read_json
-from viva_server.api.identity import IdentifyPerson
 from viva_server.api.problems import Problem, reply_failed
+from viva_server.api.request import IdentifyPerson, read_json
 from viva_server.api.sessions import message_item
 from viva_server.api.streaming import (
     ClientConnection,

@@ -26,7 +26,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
 from viva_server.api.problems import Problem, problem_response, unexpected
-from viva_server.api.sockets import bound_buffers
+from viva_server.api.request import bound_buffers
 from viva_server.errors import ConfigError
 
 HEAD_SECONDS = 10.0

@@ -16,8 +16,8 @@ import msgspec
 from viva_server import sse
 from viva_server._version import __version__
 from viva_server.api import examples
-from viva_server.api.answers import ProblemBody
 from viva_server.api.codes import FAILURE_STATUS, FAILURES, PROBLEMS, Kind
+from viva_server.api.problems import ProblemBody
 from viva_server.api.router import Access, Group, PathParameters, Route
 
 Schema = dict[str, Any]

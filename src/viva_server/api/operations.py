@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from viva_server.api import answers, wire
-from viva_server.api.client import is_local
-from viva_server.api.identity import IdentifyCaller
+from viva_server.api import wire
 from viva_server.api.problems import Problem
+from viva_server.api.request import IdentifyCaller, is_local
 from viva_server.auth import require_scope
 from viva_server.metrics import Metrics
 from viva_server.services import Services
 
 ADMIN_SCOPE = "admin"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The process runs."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """New work can be taken."""
+
+    status: Literal["ready"] = "ready"
 
 
 class MetricsText:
@@ -47,12 +59,12 @@ class OperationHandlers:
 
         200 as long as it does, whatever the database does.
         """
-        return web.json_response(body=wire.to_json(answers.Health()))
+        return web.json_response(body=wire.to_json(Health()))
 
     async def ready(self, _: web.Request) -> web.StreamResponse:
         """Say whether new work can be taken."""
         if await self._services.is_ready():
-            return web.json_response(body=wire.to_json(answers.Readiness()))
+            return web.json_response(body=wire.to_json(Readiness()))
         raise Problem(
             "not_ready",
             "The server is stopping, or its database is away.",

@@ -16,10 +16,9 @@ from aiohttp import web
 from msgspec import Meta
 
 from viva_server.api import wire
-from viva_server.api.gate import read_json
-from viva_server.api.identity import IdentifyCaller
 from viva_server.api.operations import ADMIN_SCOPE
 from viva_server.api.problems import Problem
+from viva_server.api.request import IdentifyCaller, read_json
 from viva_server.api.wire import (
     Count,
     Id,

@@ -7,14 +7,12 @@ from typing import Final
 from aiohttp import web
 
 from viva_server import sse
-from viva_server.api import answers, chat, operator, sessions
+from viva_server.api import chat, operations, operator, sessions, webhook
 from viva_server.api.codes import FAILURES
 from viva_server.api.edge import Edge
-from viva_server.api.identity import IdentifyCaller, as_person
 from viva_server.api.openapi import make_document
-from viva_server.api.operations import Document, MetricsText, OperationHandlers
+from viva_server.api.request import IdentifyCaller, as_person
 from viva_server.api.router import Group, Route, Router
-from viva_server.api.webhook import ANY_TAIL, WebhookDoor
 from viva_server.services import Services
 
 _STARTS_REPLY: Final = ("reply_in_progress", "too_many_replies")
@@ -114,24 +112,24 @@ _SESSIONS: Final = Group(
 
 _WEBHOOK: Final = Group(
     "webhook",
-    WebhookDoor,
+    webhook.WebhookDoor,
     (
         Route(
             id="receive_webhook",
             method="post",
-            path="/webhook/evolution" + ANY_TAIL,
-            handler=WebhookDoor.receive,
+            path="/webhook/evolution" + webhook.ANY_TAIL,
+            handler=webhook.WebhookDoor.receive,
             access="webhook",
             body=dict,
-            answer=(answers.WebhookStored, answers.WebhookIgnored),
+            answer=(webhook.WebhookStored, webhook.WebhookIgnored),
         ),
         Route(
             id="describe_webhook",
             method="get",
-            path="/webhook/evolution" + ANY_TAIL,
-            handler=WebhookDoor.describe,
+            path="/webhook/evolution" + webhook.ANY_TAIL,
+            handler=webhook.WebhookDoor.describe,
             access="all",
-            answer=(answers.WebhookDescription,),
+            answer=(webhook.WebhookDescription,),
             has_head=True,
         ),
     ),
@@ -199,24 +197,24 @@ _TRACE: Final = Group(
 
 _OPERATIONS: Final = Group(
     "operations",
-    OperationHandlers,
+    operations.OperationHandlers,
     (
         Route(
             id="health",
             method="get",
             path="/health",
-            handler=OperationHandlers.health,
+            handler=operations.OperationHandlers.health,
             access="all",
-            answer=(answers.Health,),
+            answer=(operations.Health,),
             has_head=True,
         ),
         Route(
             id="ready",
             method="get",
             path="/ready",
-            handler=OperationHandlers.ready,
+            handler=operations.OperationHandlers.ready,
             access="all",
-            answer=(answers.Readiness,),
+            answer=(operations.Readiness,),
             codes=("not_ready",),
             has_head=True,
         ),
@@ -224,18 +222,18 @@ _OPERATIONS: Final = Group(
             id="metrics",
             method="get",
             path="/metrics",
-            handler=OperationHandlers.metrics,
+            handler=operations.OperationHandlers.metrics,
             access="local",
-            answer=(MetricsText,),
+            answer=(operations.MetricsText,),
             codes=("not_found",),
         ),
         Route(
             id="openapi",
             method="get",
             path="/openapi.json",
-            handler=OperationHandlers.openapi,
+            handler=operations.OperationHandlers.openapi,
             access="all",
-            answer=(Document,),
+            answer=(operations.Document,),
             has_head=True,
         ),
     ),
@@ -262,15 +260,15 @@ def add_routes(
     talk = chat.ChatHandlers(services, person, edge)
     talk.resume_route = router.add_group(_CHAT, talk)["resume"]
     router.add_group(_SESSIONS, sessions.SessionHandlers(services, person))
-    door = WebhookDoor(
+    door = webhook.WebhookDoor(
         config, services.inbox, services.unpackers, services.whatsapp_counters
     )
     router.add_group(_WEBHOOK, door)
     router.add_group(_OPERATOR, operator.OperatorHandlers(services, identify))
     router.add_group(_TRACE, operator.TraceHandler(services, identify))
-    operations = OperationHandlers(services, identify)
-    document = router.add_group(_OPERATIONS, operations)["openapi"]
-    operations.document = lambda: make_document(
+    operating = operations.OperationHandlers(services, identify)
+    document = router.add_group(_OPERATIONS, operating)["openapi"]
+    operating.document = lambda: make_document(
         GROUPS, str(document.url_for()).removesuffix("/openapi.json") or "/"
     )
 
@@ -284,6 +282,6 @@ def add_root_operations(
 ) -> None:
     """Add the operators' routes also without the prefix, for a standalone server."""
     edge = Edge(trusted_proxies=services.config.trusted_proxies)
-    operations = OperationHandlers(services, identify)
-    operations.document = lambda: make_document(GROUPS, prefix or "/")
-    Router(app, edge, "").add_group(_OPERATIONS, operations)
+    operating = operations.OperationHandlers(services, identify)
+    operating.document = lambda: make_document(GROUPS, prefix or "/")
+    Router(app, edge, "").add_group(_OPERATIONS, operating)

@@ -8,8 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from viva_server.api.gate import read_json
-from viva_server.api.identity import IdentifyPerson
+from viva_server.api.request import IdentifyPerson, read_json
 from viva_server.api.wire import (
     MAX_MODO_CHARS,
     Count,

@@ -11,7 +11,7 @@ from aiohttp.http import StreamWriter
 
 from viva_server import sse
 from viva_server.api.failures import describe_failure
-from viva_server.api.sockets import bound_buffers
+from viva_server.api.request import bound_buffers
 from viva_server.chat.service import ChatService, Reading
 from viva_server.chat.text import Ending, Reader, ReaderCutError, ReaderGoneError
 

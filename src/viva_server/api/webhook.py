@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import lru_cache
+from typing import Literal
 
+import msgspec
 from aiohttp import web
 
-from viva_server.api.answers import (
-    WebhookDescription,
-    WebhookIgnored,
-    WebhookStored,
-)
 from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
@@ -46,6 +43,30 @@ _OUTCOMES: dict[int, WebhookOutcome] = {
     401: "unauthorized",
     503: "unavailable",
 }
+
+
+class WebhookDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """The webhook's URL is right."""
+
+    status: Literal["webhook ativo"] = "webhook ativo"
+    service: Literal["evolution"] = "evolution"
+
+
+class WebhookStored(msgspec.Struct, frozen=True, kw_only=True):
+    """The event is committed, now or by an earlier delivery (`duplicate`)."""
+
+    status: Literal["received"] = "received"
+    processed: Literal[True] = True
+    event: str
+    duplicate: bool
+
+
+class WebhookIgnored(msgspec.Struct, frozen=True, kw_only=True):
+    """The event was not stored, and must not be sent again."""
+
+    status: Literal["received"] = "received"
+    processed: Literal[False] = False
+    ignored: Literal["too large"] = "too large"
 
 
 class _TooLargeError(Exception):
