@@ -15,7 +15,7 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import ConfigError, EmbeddedPostgresError, StoreError
+from viva_server.errors import ConfigError, EmbeddedPostgresError
 from viva_server.loop_lag import LoopLag
 from viva_server.responders import (
     DEFAULT_SYSTEM_PROMPT,
@@ -67,7 +67,10 @@ class Services:
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
         self.inbox = Inbox(
-            self.database, rules=Rules.of(config), on_stored=self._tell_worker
+            self.database,
+            rules=Rules.of(config),
+            on_stored=self._tell_worker,
+            health=self.runtime.health,
         )
         self.unpackers = Unpackers()
         self.worker: Worker | None = None
@@ -182,14 +185,11 @@ class Services:
             for delivery in deliveries:
                 self._catch_up.note(delivery)
 
-    async def is_ready(self) -> bool:
-        """Whether new work can be taken: the database answers, nothing is stuck."""
-        if self.runtime.is_stopping or self.runtime.journal.stuck_seconds:
-            return False
-        try:
-            return await self.database.fetch_one("ping") is not None
-        except StoreError:
-            return False
+    @property
+    def is_ready(self) -> bool:
+        """Whether new work can be taken; answered from memory."""
+        runtime = self.runtime
+        return not runtime.is_stopping and runtime.health.is_well
 
     async def _open_database(self, stack: contextlib.AsyncExitStack) -> None:
         if self._embedded is not None:

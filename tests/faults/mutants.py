@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from viva_server.api import request
@@ -27,7 +27,7 @@ def _shows_first(kind: type[Any]) -> None:
     async def shown_first(
         self: Journal,
         items: list[tuple[LiveReply, Any]],
-        store: Callable[[list[Any]], Awaitable[None]],
+        store: Callable[[Any, Sequence[Any]], Awaitable[None]],
         stored: Callable[[LiveReply, Any], None],
     ) -> None:
         if not items or not isinstance(items[0][1], kind):

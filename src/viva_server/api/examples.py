@@ -114,10 +114,13 @@ _DIFFERENT: Final[Mapping[str, Mapping[str, Any]]] = {
 """What is different in the answer of one operation, by its id."""
 
 _OF_PROBLEM: Final[Mapping[str, Mapping[str, Any]]] = {
-    "reply_in_progress": {
-        "message_id": MESSAGE,
-        "resume_url": f"/api/v1/viva/chat/stream/{MESSAGE}",
-    },
+    **dict.fromkeys(
+        ("reply_in_progress", "reply_pending"),
+        {
+            "message_id": MESSAGE,
+            "resume_url": f"/api/v1/viva/chat/stream/{MESSAGE}",
+        },
+    ),
     "upstream_timeout": {"message_id": MESSAGE},
     "validation_error": {"errors": [("/mensagem", "must not be blank")]},
 }

@@ -333,4 +333,10 @@ _CHALLENGE = {"WWW-Authenticate": _header("RFC 6750: how to prove who you are.")
 _RETRY = {
     "Retry-After": _header("Seconds until another try makes sense.", pattern="^[0-9]+$")
 }
-_PROBLEM_HEADERS = {401: _CHALLENGE, 403: _CHALLENGE, 429: _RETRY, 503: _RETRY}
+_PROBLEM_HEADERS = {
+    401: _CHALLENGE,
+    403: _CHALLENGE,
+    429: _RETRY,
+    503: _RETRY,
+    504: _STREAM_HEADERS,
+}

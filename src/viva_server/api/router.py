@@ -36,7 +36,7 @@ _BODY_CODES: Final = (
     *("bad_body", "empty_body", "invalid_utf8", "invalid_json", "not_an_object"),
     *("duplicate_key", "invalid_number", "invalid_text", "too_deep"),
     *("too_many_values", "request_timeout", "too_large", "unsupported_media_type"),
-    "validation_error",
+    *("validation_error", "not_storable"),
 )
 _RAW_BODY_CODES: Final = ("bad_body", "content_encoding", "invalid_json")
 _CODES_OF: Final[Mapping[str, tuple[str, ...]]] = {

@@ -15,7 +15,7 @@ from viva_server.api.request import IdentifyCaller, as_person
 from viva_server.api.router import Group, Route, Router
 from viva_server.services import Services
 
-_STARTS_REPLY: Final = ("reply_in_progress", "too_many_replies")
+_STARTS_REPLY: Final = ("reply_in_progress", "reply_pending", "too_many_replies")
 
 _CHAT: Final = Group(
     "chat",

@@ -16,8 +16,9 @@ from viva_server.chat.presence import AWAY_SECONDS, Presence
 from viva_server.chat.recovery import Recovery
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
-from viva_server.errors import StoreError
+from viva_server.errors import RowError, StoreError
 from viva_server.store.db import Database
+from viva_server.store.health import Health, Probe
 from viva_server.store.replies import close_strays, load_owned
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,14 @@ class Runtime:
         self.ownership = Ownership(
             database, self._give_up, readers=lambda: self.presence.readers
         )
+        self.health = Health()
+        self.probe = Probe(database, self.health)
         self.journal = Journal(
             database,
             tick_seconds=config.journal_tick_seconds,
             owner=lambda: self.ownership.id,
             on_fenced=self.ownership.fenced,
+            health=self.health,
         )
         self.far = FarReplies(
             database,
@@ -59,7 +63,7 @@ class Runtime:
             owner=lambda: self.ownership.id,
             far=self.far,
             grace_seconds=config.disconnect_grace_seconds,
-            away_seconds=lambda: self.journal.stuck_seconds,
+            away_seconds=self.journal.held_seconds,
         )
         self.recovery = Recovery(database, self.ownership, sole=sole)
         self._stray_task: asyncio.Task[None] | None = None
@@ -72,6 +76,7 @@ class Runtime:
         """
         await self.ownership.start()
         await self.journal.start()
+        self.probe.start()
         self.far.start()
         self.presence.start()
         await self.recovery.start()
@@ -127,6 +132,7 @@ class Runtime:
             stack.push_async_callback(self.journal.stop)
             stack.push_async_callback(self.presence.stop)
             stack.push_async_callback(self.recovery.stop)
+            stack.push_async_callback(self.probe.stop)
 
     def _forget(self, reply: LiveReply) -> None:
         if reply.ending is not None:
@@ -164,11 +170,13 @@ class Runtime:
         while True:
             await asyncio.sleep(_STRAY_SECONDS)
             try:
-                owned = await load_owned(self.database, self.ownership.id)
+                owner = self.ownership.id
+                owned = await load_owned(self.database, owner)
                 strays = owned - self.presence.local.keys()
-                if proven := list(strays & suspects):
-                    logger.warning("Closing %d stray replies", len(proven))
-                    await close_strays(self.database, self.ownership.id, proven)
+                for message_id in strays & suspects:
+                    logger.warning("Closing reply %s, a stray", message_id)
+                    with contextlib.suppress(RowError):  # it holds up no other
+                        await close_strays(self.database, owner, [message_id])
                 suspects = strays
             except StoreError as error:
                 logger.debug("No look for stray replies: %s", error)

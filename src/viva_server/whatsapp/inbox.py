@@ -14,9 +14,12 @@ import msgspec
 
 from viva_server.errors import (
     StoreError,
+    StoreLockedError,
+    StoreRefusedError,
     StoreUnavailableError,
     TransientStoreError,
 )
+from viva_server.store.health import Health
 from viva_server.store.tasks import end_task
 from viva_server.whatsapp.delivery import Delivery
 from viva_server.whatsapp.entry import Entry
@@ -26,6 +29,9 @@ from viva_server.whatsapp.rules import Rules
 logger = logging.getLogger(__name__)
 
 _TRANSIENT_ATTEMPTS = 3
+
+_REFUSED_IN_A_ROW = 8
+"""So many single rows refused, and none stored: it is the database, not the rows."""
 
 
 class KeptError(StoreUnavailableError):
@@ -61,8 +67,10 @@ class Inbox:
         retry_seconds: float = 1.0,
         rules: Rules | None = None,
         on_stored: Callable[[Sequence[Delivery]], None] | None = None,
+        health: Health | None = None,
     ) -> None:
         self._database = database
+        self._health = health or Health()
         self._rules = rules or Rules()
         self._on_stored = on_stored
         self._max_queued = max_queued
@@ -184,7 +192,8 @@ class Inbox:
         """Store a batch; afterwards, or at a cancellation, nobody waits for it."""
         try:
             if batch:
-                await self._store(batch)
+                with self._health.attempt():
+                    await self._store(batch)
         except asyncio.CancelledError:
             _tell_of_loss(entry for entry in batch if not entry.is_stored)
             raise
@@ -225,6 +234,8 @@ class Inbox:
         """Store a batch; a bad row fails it, then each goes alone."""
         try:
             await self._insert(batch)
+        except (StoreRefusedError, StoreLockedError) as error:
+            await self._store_singly(batch, error)
         except (StoreUnavailableError, TransientStoreError) as error:
             self._give_back(batch, error)
         except StoreError as error:
@@ -237,6 +248,26 @@ class Inbox:
             logger.exception("the inbox cannot store a batch of %d", len(batch))
             for entry in batch:
                 entry.fail(StoreError(str(error)))
+
+    async def _store_singly(self, batch: list[Entry], error: StoreError) -> None:
+        """Store what can be stored of a batch that was refused, give back the rest."""
+        refused: list[Entry] = []
+        is_any_stored = False
+        for number, entry in enumerate(batch if len(batch) > 1 else ()):
+            if len(refused) >= _REFUSED_IN_A_ROW and not is_any_stored:
+                refused += batch[number:]
+                break
+            try:
+                await self._insert([entry])
+                is_any_stored = True
+            except (StoreUnavailableError, TransientStoreError) as failure:
+                error = failure
+                refused.append(entry)
+            except StoreError as failure:
+                await self._store_refused(entry, failure)
+        self._give_back(refused if len(batch) > 1 else batch, error)
+        if is_any_stored:
+            self._health.stored()
 
     async def _store_refused(self, entry: Entry, error: StoreError) -> None:
         """Store without its body what the database refuses: the event is not lost."""
@@ -251,6 +282,8 @@ class Inbox:
 
     def _give_back(self, batch: list[Entry], error: StoreError) -> None:
         """Send the deliveries back to Evolution, but for those that it waits for."""
+        if batch:
+            self._health.failed(min(entry.since for entry in batch), error)
         lost: list[Entry] = []
         for entry in batch:
             if entry.delivery.is_awaited and not self._is_closed:
@@ -282,6 +315,7 @@ class Inbox:
             counts[key] = counts.get(key, 0) + 1
         rows = await self._fetch(list(firsts.values()), list(counts.values()))
         stored = {row.dedupe_key: row.id for row in rows}
+        self._health.stored()
         if self._on_stored is not None:
             self._on_stored([entry.delivery for entry in firsts.values()])
         for entry in batch:

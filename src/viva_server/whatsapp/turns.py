@@ -15,6 +15,7 @@ from viva_server.config import Config
 from viva_server.errors import (
     OverloadedError,
     ReplyInProgressError,
+    ReplyPendingError,
     StoreError,
     TooManyRepliesError,
 )
@@ -259,6 +260,9 @@ class Turns:
         except (OverloadedError, ReplyInProgressError, TooManyRepliesError):
             await store.take_back_run(self._database, owner, turn.id, reply_id)
             return _SOON_SECONDS
+        except ReplyPendingError:
+            # If it is stored, it is generated, or closed by the strays' collector.
+            return _STRAY_SECONDS
         if ending is None:
             return _STRAY_SECONDS
         if ending.status == "complete":
@@ -282,7 +286,8 @@ class Turns:
         )
         try:
             reply = reading.reader.reply
-            assert isinstance(reply, LiveReply), "a new id makes a new reply"
+            if not isinstance(reply, LiveReply):
+                return None  # stored, and closed by another process meanwhile
             await reply.done.wait()
             return reply.ending
         finally:
