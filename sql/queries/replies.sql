@@ -78,8 +78,7 @@ session AS (
     SET
         message_count = message_count + CASE WHEN :ask THEN 2 ELSE 1 END,
         title = COALESCE(title, :title),
-        updated_at = clock_timestamp(),
-        last_message_at = clock_timestamp()
+        (updated_at, last_message_at) = (SELECT t, t FROM clock_timestamp() AS t)
     WHERE
         id = CAST(:session_id AS uuid)
         AND message_count = :expected_count
@@ -214,7 +213,7 @@ ended AS (
 
 touched AS (
     UPDATE viva.sessions AS s
-    SET updated_at = clock_timestamp(), last_message_at = clock_timestamp()
+    SET (updated_at, last_message_at) = (SELECT t, t FROM clock_timestamp() AS t)
     FROM closed AS c
     WHERE s.id = c.session_id
 )

@@ -108,7 +108,8 @@ async def test_u02_a_first_token_that_does_not_come_is_a_timeout(
 
 
 async def test_u02_comments_are_no_token(session: aiohttp.ClientSession) -> None:
-    script = Script(events=b": wait\n\n" * 10_000, piece=9)
+    # For 100 s, however busy the machine is.
+    script = Script(events=b": wait\n\n" * 10_000, piece=9, interval_ms=10)
     async with FakeModel(script) as model:
         reply = await collect(asking(session, model, first_token_seconds=0.2))
     assert reply.end == "upstream_timeout"

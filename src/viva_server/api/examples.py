@@ -113,14 +113,10 @@ _DIFFERENT: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """What is different in the answer of one operation, by its id."""
 
+_LIVE = {"message_id": MESSAGE, "resume_url": f"/api/v1/viva/chat/stream/{MESSAGE}"}
 _OF_PROBLEM: Final[Mapping[str, Mapping[str, Any]]] = {
-    **dict.fromkeys(
-        ("reply_in_progress", "reply_pending"),
-        {
-            "message_id": MESSAGE,
-            "resume_url": f"/api/v1/viva/chat/stream/{MESSAGE}",
-        },
-    ),
+    "reply_in_progress": _LIVE,
+    "reply_pending": _LIVE,
     "upstream_timeout": {"message_id": MESSAGE},
     "validation_error": {"errors": [("/mensagem", "must not be blank")]},
 }
