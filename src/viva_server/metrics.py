@@ -15,8 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from viva_server.services import Services
-from viva_server.tallies import Buckets
-from viva_server.whatsapp.counters import SendKind, TurnOutcome
+from viva_server.tallies import Buckets, SendKind, TurnOutcome
 from viva_server.words import FinishReason
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily

@@ -27,15 +27,14 @@ from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
-from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.client import EvolutionClient
-from viva_server.whatsapp.counters import WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox
-from viva_server.whatsapp.intake import is_pending
+from viva_server.tallies import WhatsAppCounters
+from viva_server.whatsapp.conversation.worker import Worker
+from viva_server.whatsapp.evolution.catch_up import CatchUp
+from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
+from viva_server.whatsapp.ingress.inbox import Inbox, is_pending
 from viva_server.whatsapp.rules import Rules
-from viva_server.whatsapp.unpackers import Unpackers
-from viva_server.whatsapp.worker import Worker
 
 if TYPE_CHECKING:
     from viva_server.store.embedded import EmbeddedPostgres
@@ -72,7 +71,7 @@ class Services:
             on_stored=self._tell_worker,
             health=self.runtime.health,
         )
-        self.unpackers = Unpackers()
+        self.heavy_bodies = HeavyBodies()
         self.worker: Worker | None = None
         self._catch_up: CatchUp | None = None
         self._catching_up: asyncio.Task[None] | None = None
@@ -143,7 +142,7 @@ class Services:
         await self.runtime.drain()
         if self.worker is not None:
             await self.worker.close(max(until - loop.time(), _LEAST_SECONDS))
-        await self.unpackers.close()
+        await self.heavy_bodies.close()
         await self.inbox.close()
 
     def _start_worker(self, stack: contextlib.AsyncExitStack) -> None:
@@ -180,7 +179,7 @@ class Services:
 
     def _tell_worker(self, deliveries: Sequence[Delivery]) -> None:
         if self.worker is not None and any(map(is_pending, deliveries)):
-            self.worker.look_for_news()
+            self.worker.look_for_updates()
         if self._catch_up is not None:
             for delivery in deliveries:
                 self._catch_up.note(delivery)

@@ -16,11 +16,10 @@ from tests.waiting import until
 from viva_server.api import webhook
 from viva_server.config import Config
 from viva_server.store.db import Database
-from viva_server.whatsapp import reception
-from viva_server.whatsapp.counters import WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.unpackers import Unpackers
-from viva_server.whatsapp.unpacking import Post
+from viva_server.tallies import WhatsAppCounters
+from viva_server.whatsapp.ingress import inbox
+from viva_server.whatsapp.ingress.delivery import Delivery, WebhookRequest
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
 
 KIB = 2**10
 SECRET = "a-secret-of-the-hook"
@@ -157,9 +156,9 @@ async def test_a_body_beside_too_many_others_ends_its_connection(
 
 
 async def test_a_light_body_needs_no_process(database: Database) -> None:
-    unpackers = Unpackers()
-    await unpackers.close()
-    async with webhook_server(database, Config(), unpackers=unpackers) as door:
+    heavy_bodies = HeavyBodies()
+    await heavy_bodies.close()
+    async with webhook_server(database, Config(), heavy_bodies=heavy_bodies) as door:
         assert (await door.post("", data=call(KIB)))[0] == 200
 
 
@@ -182,10 +181,10 @@ async def test_a_defect_is_503_and_logged_by_its_place_and_not_by_its_text(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(raw: bytes, post: Post) -> Delivery:
+    def broken(raw: bytes, post: WebhookRequest) -> Delivery:
         raise KeyError(raw)
 
-    monkeypatch.setattr(reception, "unpack", broken)
+    monkeypatch.setattr(inbox, "read_delivery", broken)
     async with webhook_server(database, Config()) as door:
         status, _, headers = await door.post("", {"data": "what a person wrote"})
         assert (status, headers["Retry-After"]) == (503, "5")
@@ -217,6 +216,6 @@ async def test_what_evolutions_queue_waits_for_has_a_time_limit_of_its_own(
 async def test_a_large_body_has_longer_to_be_stored(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reception, "_STORED_BYTES_PER_SECOND", 1)
+    monkeypatch.setattr(inbox, "_STORED_BYTES_PER_SECOND", 1)
     async with webhook_server(database, Config(), answer_seconds=0.0) as door:
         assert (await door.post("", data=call(KIB)))[0] == 200

@@ -23,7 +23,7 @@ from tests.waiting import until
 from viva_server.config import Config
 from viva_server.errors import StoreUnavailableError
 from viva_server.store.db import Database
-from viva_server.whatsapp.unpackers import Unpackers
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
 
 MIB = 2**20
 
@@ -138,9 +138,9 @@ async def test_a_body_that_costs_too_much_memory_is_ignored_like_one_too_large(
 async def test_a_heavy_body_that_finds_no_turn_is_503(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unpackers = Unpackers()
-    await unpackers.close()
-    async with webhook_server(database, Config(), unpackers=unpackers) as door:
+    heavy_bodies = HeavyBodies()
+    await heavy_bodies.close()
+    async with webhook_server(database, Config(), heavy_bodies=heavy_bodies) as door:
         status, _, headers = await door.post("", data=history(1_500))
         assert (status, headers["Retry-After"]) == (503, "5")
         assert door.bytes_in_flight == 0

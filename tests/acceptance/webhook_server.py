@@ -14,10 +14,10 @@ from yarl import URL
 
 from tests.postgres import run_sql
 from viva_server.api.problems import problem_response, to_problem, unexpected
-from viva_server.api.webhook import ANY_TAIL, WebhookDoor
+from viva_server.api.webhook import ANY_TAIL, WebhookHandlers
 from viva_server.config import Config
-from viva_server.whatsapp.inbox import Inbox, Statements
-from viva_server.whatsapp.unpackers import Unpackers
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
+from viva_server.whatsapp.ingress.inbox import Inbox, Statements
 
 Site = tuple[str, int]
 
@@ -36,7 +36,7 @@ class WebhookClient:
     """Posts to the server the way Evolution does: the URL goes out as it is written."""
 
     def __init__(
-        self, session: ClientSession, site: Site, door: WebhookDoor, inbox: Inbox
+        self, session: ClientSession, site: Site, door: WebhookHandlers, inbox: Inbox
     ) -> None:
         self.host, self.port = site
         self._session = session
@@ -85,8 +85,8 @@ async def webhook_server(
     """Run the door on a free port, in a host that may have middlewares."""
     inbox = Inbox(database, retry_seconds=0.05)
     app = web.Application(middlewares=[_problems, *door.pop("middlewares", ())])
-    unpackers = door.setdefault("unpackers", Unpackers())
-    handlers = WebhookDoor(config, inbox, **door)
+    heavy_bodies = door.setdefault("heavy_bodies", HeavyBodies())
+    handlers = WebhookHandlers(config, inbox, **door)
     app.router.add_post(BASE + ANY_TAIL, handlers.receive)
     app.router.add_get(BASE + ANY_TAIL, handlers.describe)
     runner = web.AppRunner(app)
@@ -99,7 +99,7 @@ async def webhook_server(
             yield WebhookClient(session, address, handlers, inbox)
     finally:
         await runner.cleanup()
-        await unpackers.close()
+        await heavy_bodies.close()
         await inbox.close(within_seconds=0.5)
 
 

@@ -11,11 +11,11 @@ from viva_server.chat import ownership, presence
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
 from viva_server.store import processes, queries
-from viva_server.store.outbox import Send
 from viva_server.store.replies import Chunk, ClosedReply
-from viva_server.whatsapp import outbox
-from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.outcomes import SendOutcome
+from viva_server.whatsapp.conversation import outbox
+from viva_server.whatsapp.conversation.outbox import Send
+from viva_server.whatsapp.evolution.catch_up import CatchUp
+from viva_server.whatsapp.evolution.client import SendOutcome
 
 _GAP_SECONDS = 0.3
 """Between showing and storing: makes the defect likely to be met by one kill."""
@@ -92,11 +92,11 @@ def send_blindly() -> None:
     write = outbox.Outbox._finish
 
     async def finish(
-        self: outbox.Outbox, owner: str, send: Send, outcome: SendOutcome
+        self: outbox.Outbox, owner: str, send: Send, outcome: SendOutcome, **how: Any
     ) -> None:
         if outcome.kind == "unknown":
             outcome = SendOutcome("retry", reason=outcome.reason)
-        await write(self, owner, send, outcome)
+        await write(self, owner, send, outcome, **how)
 
     outbox.Outbox._finish = finish  # type: ignore[method-assign]
 

@@ -112,13 +112,13 @@ _SESSIONS: Final = Group(
 
 _WEBHOOK: Final = Group(
     "webhook",
-    webhook.WebhookDoor,
+    webhook.WebhookHandlers,
     (
         Route(
             id="receive_webhook",
             method="post",
             path="/webhook/evolution" + webhook.ANY_TAIL,
-            handler=webhook.WebhookDoor.receive,
+            handler=webhook.WebhookHandlers.receive,
             access="webhook",
             body=dict,
             answer=(webhook.WebhookStored, webhook.WebhookIgnored),
@@ -127,7 +127,7 @@ _WEBHOOK: Final = Group(
             id="describe_webhook",
             method="get",
             path="/webhook/evolution" + webhook.ANY_TAIL,
-            handler=webhook.WebhookDoor.describe,
+            handler=webhook.WebhookHandlers.describe,
             access="all",
             answer=(webhook.WebhookDescription,),
             has_head=True,
@@ -260,10 +260,10 @@ def add_routes(
     talk = chat.ChatHandlers(services, person, edge)
     talk.resume_route = router.add_group(_CHAT, talk)["resume"]
     router.add_group(_SESSIONS, sessions.SessionHandlers(services, person))
-    door = webhook.WebhookDoor(
-        config, services.inbox, services.unpackers, services.whatsapp_counters
+    hooks = webhook.WebhookHandlers(
+        config, services.inbox, services.heavy_bodies, services.whatsapp_counters
     )
-    router.add_group(_WEBHOOK, door)
+    router.add_group(_WEBHOOK, hooks)
     router.add_group(_OPERATOR, operator.OperatorHandlers(services, identify))
     router.add_group(_TRACE, operator.TraceHandler(services, identify))
     operating = operations.OperationHandlers(services, identify)

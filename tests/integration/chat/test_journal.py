@@ -97,7 +97,7 @@ async def test_a_refused_row_fails_alone(
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runtime, "_STRAY_SECONDS", 0.2)
+    monkeypatch.setattr(runtime, "_ORPHAN_SECONDS", 0.2)
     run_sql(
         database_url,
         "ALTER TABLE viva.journal ADD CHECK (text <> 'nunca');"
