@@ -16,7 +16,6 @@ from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
 from viva_server.errors import ConfigError, EmbeddedPostgresError
-from viva_server.loop_lag import LoopLag
 from viva_server.responders import (
     DEFAULT_SYSTEM_PROMPT,
     OpenAIResponder,
@@ -27,7 +26,7 @@ from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
-from viva_server.tallies import WhatsAppCounters
+from viva_server.tallies import LoopLag, WhatsAppCounters
 from viva_server.whatsapp.conversation.worker import Worker
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient

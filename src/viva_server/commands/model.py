@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from viva_server.checks import Check
 from viva_server.config import Config
+from viva_server.store.checks import Check
 
 _SECONDS = 10.0
 _MAX_BYTES = 4 * 2**20
