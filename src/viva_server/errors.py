@@ -89,6 +89,10 @@ class ConstraintError(RowError):
         self.constraint = constraint
 
 
+class ClocksDifferError(StoreError):
+    """The database's clock and this machine's differ: no age can be told."""
+
+
 class SchemaError(StoreError):
     """The schema in the database is not the one that this version needs."""
 

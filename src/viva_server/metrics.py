@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from viva_server.logs import dropped_lines
 from viva_server.services import Services
 from viva_server.tallies import Buckets, SendKind, TurnOutcome
 from viva_server.words import FinishReason
@@ -62,6 +63,11 @@ _GAUGES = (
         "viva_journal_stuck_seconds",
         "For how long the present commit of the journal has been failing.",
         lambda s: s.runtime.journal.stuck_seconds,
+    ),
+    _Single(
+        "viva_database_clock_offset_seconds",
+        "By how much PostgreSQL's clock is ahead of this machine's.",
+        lambda s: s.runtime.health.clock_offset_seconds,
     ),
     _Single(
         "viva_inbox_waiting",
@@ -115,6 +121,11 @@ _COUNTERS = (
         "viva_pool_refused",
         "Statements that got no connection of the pool in time.",
         lambda s: s.database.pool_usage.refused,
+    ),
+    _Single(
+        "viva_log_lines_dropped",
+        "Lines of the log that nobody read in time.",
+        lambda _: dropped_lines(),
     ),
 )
 

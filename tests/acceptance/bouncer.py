@@ -23,6 +23,7 @@ class PgBouncer:
     def __init__(
         self, database_url: str, mode: str, folder: Path, user: str = "user=viva"
     ) -> None:
+        self.mode = mode
         address = parse_dsn(database_url)
         self.port = free_port()
         self.dsn = make_dsn(
@@ -37,6 +38,7 @@ class PgBouncer:
             f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = any\npool_mode = {mode}\nmax_client_conn = 200\n"
             "default_pool_size = 60\n"
+            "query_wait_timeout = 5\nserver_login_retry = 1\n"
             "ignore_startup_parameters = extra_float_digits\n"
         )
         self._settings.chmod(0o644)

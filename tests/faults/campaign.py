@@ -71,13 +71,10 @@ async def random_(world: World) -> Figures:
     """Faults at random between servers and database, `--seconds` long."""
     options = world.options
     async with durable_postgres(FaultyPostgres) as postgres:
-        return await random_faults.random_faults(
-            postgres,
-            options.keep,
-            seconds=options.seconds,
-            slack=options.slack,
-            names=options.faults.split(","),
+        plan = random_faults.Plan(
+            options.seconds, options.slack, options.faults.split(",")
         )
+        return await random_faults.random_faults(postgres, options.keep, plan)
 
 
 async def kill_random(world: World) -> Figures:

@@ -187,7 +187,7 @@ async def _password_changed(
         run_sql(dsn, f"ALTER ROLE {ROLE} PASSWORD '{PASSWORD}'")
 
 
-_RIGHTS = (
+RIGHTS = (
     "INSERT ON viva.messages",
     "INSERT ON viva.journal",
     "UPDATE ON viva.live_replies",
@@ -201,7 +201,7 @@ _RIGHTS = (
 async def _right_revoked(
     site: Site, _: History, __: Sequence[Server]
 ) -> AsyncIterator[None]:
-    right = random.choice(_RIGHTS)
+    right = random.choice(RIGHTS)
     run_sql(site.fleet.dsn, f"REVOKE {right} FROM {ROLE}")
     try:
         yield
@@ -219,7 +219,7 @@ def _transaction(dsn: str) -> Iterator[Any]:
         connection.close()
 
 
-_TABLES = ("messages", "sessions", "journal", "inbox")
+TABLES = ("messages", "sessions", "journal", "inbox")
 
 
 @contextlib.asynccontextmanager
@@ -227,7 +227,7 @@ async def _table_locked(
     site: Site, _: History, __: Sequence[Server]
 ) -> AsyncIterator[None]:
     with _transaction(site.fleet.dsn) as cursor:
-        lock = f"LOCK TABLE viva.{random.choice(_TABLES)}"
+        lock = f"LOCK TABLE viva.{random.choice(TABLES)}"
         await asyncio.to_thread(cursor.execute, lock)
         yield
 

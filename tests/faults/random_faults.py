@@ -11,13 +11,13 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 
-from tests.faults.checker import check
+from tests.faults.checker import CLOSED_AFTER_FAULT_SECONDS, CLOSED_SECONDS, check
 from tests.faults.client import call
 from tests.faults.crowd import Crowd
 from tests.faults.fleet import Server
@@ -215,64 +215,142 @@ class Nemesis:
         self._history.add("nemesis", "ok", "fault", **facts)
 
 
-async def random_faults(
-    postgres: PostgresServer,
-    folder: Path,
-    *,
-    seconds: float,
-    slack: float = 0.0,
-    names: Sequence[str] = ("",),
-) -> Figures:
-    """Run rounds for so long, each on a fresh database and judged by itself.
+class Plan(NamedTuple):
+    """How much is asked, and what goes wrong meanwhile.
 
     `slack` is how many seconds longer a kill's closing and readiness may take, for a
-    busy machine. `names` are those of the faults to inject. The histories and logs are
-    kept in `folder`.
+    busy machine. `names` are the begins of the names of the faults to inject.
+    """
+
+    seconds: float
+    slack: float = 0.0
+    names: Sequence[str] = ("",)
+    persons: int = 100
+    webhooks_per_second: float = 10.0
+
+
+class Round:
+    """Some of the faults on one site, from its start to the verdict."""
+
+    def __init__(
+        self, plan: Plan, site: Site, model: FaultyModel, evolution: FaultyEvolution
+    ) -> None:
+        self.history = History()
+        self._plan = plan
+        self._site = site
+        self._model = model
+        self._evolution = evolution
+        self._persons = Persons(evolution)
+
+    async def start(self, processes: int, log_folder: Path) -> None:
+        """Start the processes; the first one's log is read by a program of its own."""
+        for number in range(processes):
+            settings = settings_with(self._evolution)
+            settings["whatsapp_sends_per_minute"] = "100000"
+            server = await self._site.add(**settings)
+            if number == 0:
+                server.is_piped = True
+                server.log_file = log_folder / server.log_file.name
+            await self._site.run(server)
+        await connect(self._site.fleet, self._evolution)
+        self.history.add("nemesis", "ok", "fault", number=0, name="start")
+
+    async def run(self, deck: Deck) -> None:
+        """Ask and inject faults, and wait until nothing is to be done any more."""
+        seconds, history = self._plan.seconds, self.history
+        said = lines(
+            random.Random(random.random()),
+            messages=int(self._plan.webhooks_per_second * seconds),
+            chats=int(10 * self._plan.webhooks_per_second),
+            seconds=seconds,
+        )
+        crowd = Crowd(
+            history,
+            lambda: self._site.servers,  # a killed one refuses
+            self._plan.persons,
+            wants=_WANTS,
+            within_seconds=120.0,
+        )
+        watch, nemesis = Watch(self._site, history), Nemesis(self._site, history, deck)
+        async with watch.watching(), crowd, asyncio.TaskGroup() as group:
+            group.create_task(self._persons.write(said))
+            group.create_task(nemesis.run(seconds))
+        dsn = self._site.fleet.dsn
+        with contextlib.suppress(TimeoutError):  # what is not done by then is judged
+            await quiet(dsn)
+        await quiet_after(dsn, self._evolution, len(said), 60.0)
+
+    def judged(self) -> tuple[Figures, list[str]]:
+        """Give the figures, and what was broken."""
+        dsn, history = self._site.fleet.dsn, self.history
+        close_history(history, dsn, self._model)
+        owned = "SELECT message_id::text, owner::text FROM campaign.owned"
+        history.owners = dict(run_sql(dsn, owned))
+        pooler = self._site.pooler
+        is_slow = pooler is not None and pooler.mode == "transaction"
+        chat = check(
+            history,
+            least_done=self._plan.persons,
+            closed_seconds=CLOSED_AFTER_FAULT_SECONDS if is_slow else CLOSED_SECONDS,
+            slack_seconds=self._plan.slack,
+        )
+        whatsapp = judge(evidence_of(dsn, self._persons, self._model, self._evolution))
+        broken = [f"{b.invariant} {b.what}" for b in chat.broken]
+        broken += [f"WhatsApp {what}" for what in whatsapp.broken]
+        if chat.word == "unknown":
+            broken.append(f"nothing was done: {chat.figures}")
+        figures: Figures = {
+            **chat.figures,
+            **{f"webhooks_{name}": n for name, n in whatsapp.figures.items()},
+            "tracebacks": tracebacks(self._site.fleet),
+        }
+        return figures, broken
+
+
+async def random_faults(postgres: PostgresServer, folder: Path, plan: Plan) -> Figures:
+    """Run rounds of the plan, each on a fresh database and judged by itself.
+
+    Histories and logs are kept in `folder`.
 
     Raises:
         AssertionError: a promise was broken; what, stands in the text.
     """
-    deck, broken = Deck(names), list[str]()
+    deck, broken = Deck(plan.names), list[str]()
     total, slowest = Counter[str](), dict[str, float]()
-    left = seconds
-    for number, (processes, pooler) in _rounds(seconds):
+    count = max(1, round(plan.seconds / _ROUND_SECONDS))
+    for number in range(count):
         place = folder / f"round-{number}"
         place.mkdir(mode=0o711)
-        print(f" {processes} processes, PgBouncer: {pooler or 'none'}", flush=True)
         figures, found = await _round(
-            postgres, place, deck, processes, pooler, min(left, _ROUND_SECONDS), slack
+            postgres,
+            place,
+            plan._replace(seconds=plan.seconds / count),
+            deck,
+            *ROUNDS[number % len(ROUNDS)],
         )
-        left -= _ROUND_SECONDS
+        print(f"  {figures}", *found[:20], sep="\n  ", flush=True)
         broken += [f"round {number}: {each}" for each in found]
         for name, value in figures.items():
             if isinstance(value, float):
                 slowest[name] = max(value, slowest.get(name, 0.0))
             else:
                 total[name] += value
-    result: Figures = {**total, **{name: round(s, 2) for name, s in slowest.items()}}
-    kinds = Counter(each.split(" ")[2] for each in broken)
-    result["broken"] = dict(kinds)
+    result: Figures = {**total, **slowest}
+    result["broken"] = dict(Counter(each.split(" ")[2] for each in broken))
     print(f" {result}", flush=True)
     assert not broken, "\n".join(broken[:40])
     return result
 
 
-def _rounds(seconds: float) -> Iterable[tuple[int, tuple[int, Pooler]]]:
-    count = max(1, round(seconds / _ROUND_SECONDS))
-    return ((n, ROUNDS[n % len(ROUNDS)]) for n in range(count))
-
-
 async def _round(
     postgres: PostgresServer,
     folder: Path,
+    plan: Plan,
     deck: Deck,
     processes: int,
     pooler: Pooler,
-    seconds: float,
-    slack: float,
 ) -> tuple[Figures, list[str]]:
-    """Give the round's figures and what it broke."""
-    history = History()
+    print(f" {processes} processes, PgBouncer: {pooler or 'none'}", flush=True)
     model = FaultyModel(0.0, random.Random())
     evolution = FaultyEvolution(random.Random(), Shares(0.0, 0.0, 0.0), scale=0.05)
     with postgres.database() as dsn:
@@ -281,74 +359,10 @@ async def _round(
             evolution,
             site_of(postgres, dsn, model, folder, pooler) as site,
         ):
-            for number in range(processes):
-                settings = settings_with(evolution)
-                settings["whatsapp_sends_per_minute"] = "100000"
-                server = await site.add(**settings)
-                if number == 0:  # its log is read by another program, off that disk
-                    server.is_piped = True
-                    server.log_file = folder / server.log_file.name
-                await site.run(server)
-            history.add("nemesis", "ok", "fault", number=0, name="start")
-            await connect(site.fleet, evolution)
-            persons = Persons(evolution)
+            this = Round(plan, site, model, evolution)
             try:
-                await _under_load(site, history, deck, persons, seconds)
-                waited = await _all_quiet(dsn, evolution, persons)
-                return _judged(history, site, model, persons, evolution, slack, waited)
+                await this.start(processes, folder)
+                await this.run(deck)
+                return this.judged()
             finally:
-                history.write(folder / "history.jsonl")
-
-
-async def _under_load(
-    site: Site, history: History, deck: Deck, persons: Persons, seconds: float
-) -> None:
-    said = lines(
-        random.Random(random.random()),
-        messages=int(10 * seconds),
-        chats=100,
-        seconds=seconds,
-    )
-    async with Watch(site, history).watching():
-        crowd = Crowd(
-            history, lambda: site.fleet.running, 100, wants=_WANTS, within_seconds=120.0
-        )
-        async with crowd, asyncio.TaskGroup() as group:
-            group.create_task(persons.write(said))
-            group.create_task(Nemesis(site, history, deck).run(seconds))
-
-
-async def _all_quiet(dsn: str, evolution: FaultyEvolution, persons: Persons) -> float:
-    """Wait until nothing is to be done; what is not done by then is judged."""
-    with contextlib.suppress(TimeoutError):
-        await quiet(dsn)
-    return await quiet_after(dsn, evolution, len(persons.said({})), 60.0)
-
-
-def _judged(
-    history: History,
-    site: Site,
-    model: FaultyModel,
-    persons: Persons,
-    evolution: FaultyEvolution,
-    slack: float,
-    waited: float,
-) -> tuple[Figures, list[str]]:
-    dsn = site.fleet.dsn
-    close_history(history, dsn, model)
-    history.owners = dict(
-        run_sql(dsn, "SELECT message_id::text, owner::text FROM campaign.owned")
-    )
-    chat = check(history, least_done=100, slack_seconds=slack)
-    whatsapp = judge(evidence_of(dsn, persons, model, evolution))
-    broken = [f"{b.invariant} {b.what}" for b in chat.broken]
-    broken += [f"WhatsApp {what}" for what in whatsapp.broken]
-    if chat.word == "unknown":
-        broken.append(f"nothing was done: {chat.figures}")
-    figures: Figures = {
-        **chat.figures,
-        **{f"webhooks_{name}": n for name, n in whatsapp.figures.items()},
-        "tracebacks": tracebacks(site.fleet),
-        "quiet_after_s": round(waited, 1),
-    }
-    return figures, broken
+                this.history.write(folder / "history.jsonl")

@@ -49,24 +49,32 @@ def is_isolated() -> bool:
     return _ISOLATED in os.environ
 
 
+def namespaces() -> list[str]:
+    """Give what runs a command in namespaces of its own; none if that may not be done.
+
+    Network, mounts and processes are those of the command alone: what it does to them
+    concerns nobody else, and ends with this process, also when that is killed.
+    """
+    # unshare ignores SIGTERM while it waits for its child.
+    spaces = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid"]
+    spaces += ["--fork", "--kill-child", "--mount-proc"]
+    try:
+        subprocess.run([*spaces, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return ["env", f"{_ISOLATED}=1", *spaces]
+
+
 def isolate(module: str, arguments: Sequence[str]) -> None:
     """Run `python -m module` again in namespaces of its own, where that may be done.
 
-    Network, mounts and processes are those of the new program alone: what it does to
-    them concerns nobody else, and ends with it, also when it is killed. Returns in the
-    new program, and where the machine does not let us.
+    Returns in the new program, and where the machine does not let us.
     """
+    if not is_isolated() and (spaces := namespaces()):
+        command = [*spaces, sys.executable, "-m", module, *arguments]
+        sys.exit(subprocess.run(command, check=False).returncode)
     if is_isolated():
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        return
-    # unshare ignores SIGTERM while it waits for its child: it ends with this process.
-    spaces = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid"]
-    spaces += ["--fork", "--kill-child", "--mount-proc"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        subprocess.run([*spaces, "true"], check=True, capture_output=True)
-        command = [*spaces, sys.executable, "-m", module, *arguments]
-        environment = {**os.environ, _ISOLATED: "1"}
-        sys.exit(subprocess.run(command, check=False, env=environment).returncode)
 
 
 class FaultyPostgres(EmbeddedPostgres):

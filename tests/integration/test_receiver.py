@@ -24,10 +24,21 @@ ASKING = WebhookRequest(
 
 
 @pytest.fixture
-async def receiver(inbox: Inbox) -> AsyncIterator[Receiver]:
+async def heavy_bodies() -> AsyncIterator[HeavyBodies]:
     heavy_bodies = HeavyBodies()
-    yield Receiver(inbox, heavy_bodies, answer_seconds=0.2, awaited_seconds=0.2)
+    yield heavy_bodies
     await heavy_bodies.close()
+
+
+@pytest.fixture
+def receiver(inbox: Inbox, heavy_bodies: HeavyBodies) -> Receiver:
+    return Receiver(inbox, heavy_bodies, answer_seconds=60, awaited_seconds=60)
+
+
+@pytest.fixture
+def impatient(inbox: Inbox, heavy_bodies: HeavyBodies) -> Receiver:
+    """A receiver that does not wait for a commit."""
+    return Receiver(inbox, heavy_bodies, answer_seconds=0, awaited_seconds=0.05)
 
 
 def body(number: int, event: str = "messages.upsert", text: str = "oi") -> bytes:
@@ -60,7 +71,7 @@ async def test_a_caller_that_leaves_at_once_leaves_its_body_to_be_stored(
     receiver: Receiver, database_url: str
 ) -> None:
     caller = asyncio.create_task(receiver.receive(body(1), POST))
-    await asyncio.sleep(0)  # it is handed over, and not unpacked yet
+    await asyncio.sleep(0)  # it is handed over, and not read yet
     caller.cancel()
     await until(lambda: ids(database_url) == ["M1"])
     assert caller.cancelled()
@@ -91,18 +102,18 @@ async def test_others_have_their_turn_between_large_bodies(
     while inbox.waiting < 4:
         await asyncio.sleep(0)
         seen.add(inbox.waiting)
-    assert len(seen) > 2, "all were unpacked in one turn of the loop"
+    assert len(seen) > 2, "all were read in one turn of the loop"
     gate.opened.set()
     assert {receipt.outcome for receipt in await asyncio.gather(*callers)} == {"stored"}
 
 
 @pytest.mark.parametrize("size", [10, 300 * 1024], ids=["light", "heavy"])
 async def test_what_is_not_stored_in_time_is_said_and_stored_later(
-    receiver: Receiver, gate: Gate, database_url: str, size: int
+    impatient: Receiver, gate: Gate, database_url: str, size: int
 ) -> None:
     gate.opened.clear()
     with pytest.raises(NotStoredError) as caught:
-        await receiver.receive(body(1, text="x" * size), POST)
+        await impatient.receive(body(1, text="x" * size), POST)
     assert caught.value.event == "messages.upsert"
     assert isinstance(caught.value.__cause__, TimeoutError)
     gate.opened.set()
@@ -110,10 +121,10 @@ async def test_what_is_not_stored_in_time_is_said_and_stored_later(
 
 
 async def test_what_holds_up_evolution_is_deferred_instead(
-    receiver: Receiver, gate: Gate, database_url: str
+    impatient: Receiver, gate: Gate, database_url: str
 ) -> None:
     gate.opened.clear()
-    receipt = await receiver.receive(body(1, "messages.edited"), POST)
+    receipt = await impatient.receive(body(1, "messages.edited"), POST)
     assert receipt == Accepted("messages.edited", "kept")
     gate.is_down = True  # it fails behind the answer, and is tried again
     gate.opened.set()

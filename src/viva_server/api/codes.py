@@ -72,7 +72,6 @@ FAILURES: Final[Mapping[str, str]] = {
     "upstream_empty": "the model ended without a word",
     "content_filter": "the model does not answer such a message",
     "responder_failed": "the host's responder has a defect",
-    "history_unavailable": "the conversation could not be loaded",
     "reply_too_slow": "no text within the cap on seconds",
     "limit": "the cap on characters leaves no text",
     "crashed": "the process died before there was text",

@@ -156,9 +156,11 @@ def to_problem(error: BaseException) -> Problem | None:
     return None
 
 
-def unavailable(detail: str = "The server cannot do this right now.") -> Problem:
+def unavailable(
+    detail: str = "The server cannot do this right now.", *, closes: bool = False
+) -> Problem:
     """Make the 503 for what may work again in a moment."""
-    return Problem("unavailable", detail, headers=_RETRY_AFTER)
+    return Problem("unavailable", detail, headers=_RETRY_AFTER, closes=closes)
 
 
 def reply_pending(message_id: str, location: str | None = None) -> Problem:

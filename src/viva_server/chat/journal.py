@@ -26,8 +26,8 @@ from viva_server.store.replies import (
     Chunk,
     ClosedReply,
     append_chunks,
+    close_orphans,
     close_replies,
-    close_strays,
 )
 from viva_server.store.statements import Statements
 from viva_server.store.tasks import end_task
@@ -91,7 +91,7 @@ class Journal:
         self._at_once = asyncio.Event()
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._last_commit = 0.0
+        self._last_commit = float("-inf")
         self._tried_since = 0.0
         self._stuck_since: float | None = None
         self._retry_seconds = 0.0
@@ -348,7 +348,7 @@ class Journal:
         # Else the collector of strays does it (`chat.runtime`).
         with contextlib.suppress(StoreError):
             connection = await self._connected()
-            await close_strays(connection, owner, [reply.message_id], "crashed")
+            await close_orphans(connection, owner, [reply.message_id], "crashed")
 
     def _hold(
         self,

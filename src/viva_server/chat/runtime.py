@@ -19,7 +19,7 @@ from viva_server.config import Config
 from viva_server.errors import RowError, StoreError
 from viva_server.store.db import Database
 from viva_server.store.health import Health, Probe
-from viva_server.store.replies import close_strays, load_owned
+from viva_server.store.replies import close_orphans, load_owned
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Runtime:
                 for message_id in strays & suspects:
                     logger.warning("Closing reply %s, a stray", message_id)
                     with contextlib.suppress(RowError):  # it holds up no other
-                        await close_strays(self.database, owner, [message_id])
+                        await close_orphans(self.database, owner, [message_id])
                 suspects = strays
             except StoreError as error:
                 logger.debug("No look for stray replies: %s", error)

@@ -252,15 +252,14 @@ class ChatService:
     async def _look(self, question: Question) -> TurnState:
         if self._runtime.is_stopping:
             raise StoppingError
-        with self._runtime.health.attempt():
-            return await find_turn(
-                self._database,
-                question.person,
-                session_id=question.session_id,
-                content=question.content,
-                key=question.key,
-                body_sha256=question.body_sha256,
-            )
+        return await find_turn(
+            self._database,
+            question.person,
+            session_id=question.session_id,
+            content=question.content,
+            key=question.key,
+            body_sha256=question.body_sha256,
+        )
 
     async def _found(
         self,

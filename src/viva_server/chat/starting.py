@@ -95,8 +95,7 @@ async def store_turn(
     attempt.sent(turn)
     began = monotonic()
     try:
-        with health.attempt():
-            started = await start_reply(database, owner, turn, live_limit=live_limit)
+        started = await start_reply(database, owner, turn, live_limit=live_limit)
     except StoreError as error:
         health.failed(began, error)
         is_lost = isinstance(error, StoreUnavailableError) and error.outcome_unknown

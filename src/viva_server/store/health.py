@@ -20,6 +20,7 @@ from viva_server.errors import (
 )
 from viva_server.store.db import Connection, Database
 from viva_server.store.queries import find_query
+from viva_server.store.statements import Statements
 from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,11 @@ class Health:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Have what a block stores counted while nobody knows yet how it goes."""
+        """Have what a block stores counted while nobody knows yet how it goes.
+
+        For those with a connection of their own: the wait for one of the pool says
+        nothing of the database.
+        """
         key = object()
         self._attempts[key] = monotonic()
         try:
@@ -143,7 +148,7 @@ class Probe:
 
     async def _run(self) -> None:
         health = self._health
-        pause_seconds = PROBE_SECONDS
+        pause_seconds = 0.0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_seconds):
@@ -168,15 +173,17 @@ class Probe:
             self._connection = await self._database.connect(
                 query_seconds=_QUERY_SECONDS
             )
-        await self._compare_clocks(self._connection)
+        self._health.compare_clocks(await clock_offset_seconds(self._connection))
         for script in _probes():
             await self._connection.execute_script(script)
 
-    async def _compare_clocks(self, connection: Connection) -> None:
-        before = time.time()
-        row = await connection.fetch_one("read_clock")
-        assert row is not None, "it gives one row"
-        self._health.compare_clocks(row.epoch - (before + time.time()) / 2)
+
+async def clock_offset_seconds(database: Statements) -> float:
+    """Give how far the database's clock is ahead of this machine's."""
+    before = time.time()
+    row = await database.fetch_one("read_clock")
+    assert row is not None, "it gives one row"
+    return float(row.epoch) - (before + time.time()) / 2
 
 
 @functools.cache

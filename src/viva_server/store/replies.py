@@ -190,7 +190,7 @@ async def load_owned(database: Database, owner: str) -> set[str]:
     return {row.message_id for row in await database.fetch("load_owned", owner=owner)}
 
 
-async def close_strays(
+async def close_orphans(
     database: Statements,
     owner: str,
     message_ids: Sequence[str],

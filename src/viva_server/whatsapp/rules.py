@@ -196,8 +196,8 @@ def rerun_seconds(
 ) -> float | None:
     """Say after how many seconds a cut turn runs again; None: never.
 
-    `runs` counts the tries so far. `finish_reason` None means that the reply of the
-    last try was never begun, or is not known.
+    `runs` counts the runs so far. `finish_reason` None means that the reply of the
+    last one was never begun, or is not known.
     """
     if runs > MAX_RERUNS or is_final or finish_reason == "limit":
         return None

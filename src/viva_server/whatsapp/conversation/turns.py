@@ -25,6 +25,7 @@ from viva_server.errors import (
 )
 from viva_server.ids import new_id
 from viva_server.store.db import Database
+from viva_server.store.health import Health
 from viva_server.store.people import Person
 from viva_server.tallies import WhatsAppCounters
 from viva_server.whatsapp import rules
@@ -105,6 +106,7 @@ class Turns:
         typist: shows that an answer is being written; None: nobody does.
         counters: told how each run of a turn ended.
         on_sends: called when something is in the outbox.
+        health: says whether the age of a message can be told.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class Turns:
         typist: EvolutionClient | None,
         counters: WhatsAppCounters,
         on_sends: Callable[[], None],
+        health: Health,
     ) -> None:
+        self._health = health
         self._config = config
         self._database = database
         self._chat = chat
@@ -215,7 +219,7 @@ class Turns:
         )
         waiting = [_Message._make(row) for row in rows]
         max_age = self._config.whatsapp_max_age_seconds
-        await self._skip(claim, [m for m in waiting if m.age_seconds > max_age], "old")
+        await self._put_away(claim, [m for m in waiting if m.age_seconds > max_age])
         messages = [m for m in waiting if m.age_seconds <= max_age]
         if state.is_paused and not await self._was_greeting(claim, state, messages):
             await self._skip(claim, messages, "handover")
@@ -224,6 +228,24 @@ class Turns:
             return None
         if state.full_seconds is not None and state.full_seconds > 0:
             return state.full_seconds
+        turn = await self._add_turn(claim, messages)
+        return None if turn is None else await self._answer(turn, messages)
+
+    async def _put_away(self, claim: Claim, old: Sequence[_Message]) -> None:
+        """Answer no old message; where no age can be told it is a dead letter.
+
+        A dead turn shows in `webhook dead`, and a replay answers it. Nothing is sent
+        for it: it may truly be old.
+        """
+        if not old or self._health.clocks_agree:
+            await self._skip(claim, old, "old")
+        elif (turn := await self._add_turn(claim, old)) is not None:
+            await self._say(turn, None, state="dead", error="clock")
+            self._counters.turns["dead"] += 1
+
+    async def _add_turn(
+        self, claim: Claim, messages: Sequence[_Message]
+    ) -> _Turn | None:
         turn = _Turn(claim, new_id(), new_id(), 0)
         begun = await self._database.fetch_one(
             "add_turn",
@@ -232,7 +254,7 @@ class Turns:
             user_message_id=turn.user_message_id,
             message_ids=[m.message_id for m in messages],
         )
-        return None if begun is None else await self._answer(turn, messages)
+        return None if begun is None else turn
 
     async def _skip(self, claim: Claim, messages: Sequence[_Message], why: str) -> None:
         """Say why messages are not answered."""
@@ -336,8 +358,10 @@ class Turns:
         await self._say(turn, text, state="dead", error=error or "no_reply")
         self._counters.turns["dead"] += 1
 
-    async def _say(self, turn: _Turn, text: str, *, state: str, error: str) -> None:
-        """End a turn without a reply of the model; `text` is sent in its place."""
+    async def _say(
+        self, turn: _Turn, text: str | None, *, state: str, error: str
+    ) -> None:
+        """End a turn without a reply of the model; `text`, if any, is sent instead."""
         await self._database.fetch_one(
             "end_turn",
             owner=turn.claim.owner,

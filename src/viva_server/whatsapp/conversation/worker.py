@@ -58,6 +58,7 @@ class Worker:
             typist=client if config.whatsapp_typing else None,
             counters=counters,
             on_sends=self._look_for_sends,
+            health=runtime.health,
         )
         self._woken = {name: asyncio.Event() for name in ("turns", "sends", "updates")}
         self._ending: set[str] = set()

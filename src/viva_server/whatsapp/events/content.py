@@ -6,11 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from viva_server.whatsapp.events.addresses import (
-    clean_jid,
-    is_person,
-    put_people,
-)
+from viva_server.whatsapp.events.addresses import clean_jid, is_person, put_people
 from viva_server.whatsapp.events.json_values import (
     Object,
     as_epoch,

@@ -21,15 +21,17 @@ from viva_server.whatsapp.events.json_values import (
     as_objects,
     pick_text,
 )
-from viva_server.whatsapp.evolution.client import (
-    EvolutionClient,
-)
+from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
 from viva_server.whatsapp.ingress.inbox import Inbox
 from viva_server.whatsapp.ingress.secrets import redact
 
 logger = logging.getLogger(__name__)
 
+PAGE_ROWS: Final = 50
+MAX_ROWS: Final = 5000
+
+_LIMITS_OF_1: Final = (500, 2000, MAX_ROWS)
 _MAX_BACK_SECONDS: Final = 3 * 86_400.0
 # What Evolution stores late, and the difference of the clocks.
 _OVERLAP_SECONDS: Final = 120.0
@@ -214,14 +216,6 @@ def _event_of(row: dict[str, Any]) -> str:
     return "send.message" if own else "messages.upsert"
 
 
-logger = logging.getLogger(__name__)
-
-PAGE_ROWS: Final = 50
-MAX_ROWS: Final = 5000
-
-_LIMITS_OF_1: Final = (500, 2000, MAX_ROWS)
-
-
 class _Rows:
     """Gathers rows, newest first, until one is older than `since`."""
 
@@ -229,9 +223,6 @@ class _Rows:
         self._since = int(since.timestamp())
         self._found: dict[str, tuple[int, dict[str, Any]]] = {}
         self.has_older = False
-
-    def __len__(self) -> int:
-        return len(self._found)
 
     def add(self, rows: list[Object]) -> None:
         for row in rows:
@@ -271,30 +262,33 @@ async def stored_messages(
         body = {"where": where, "page": page, "offset": PAGE_ROWS}
         answer = await client.find_messages(instance, body)
         if isinstance(answer, list):
-            return await _read_list(client, instance, rows)
+            await _read_list(client, instance, rows)
+            return rows.oldest_first()
         found = as_object(as_object(answer).get("messages"))
         if not isinstance(found.get("records"), list):
             raise EvolutionError("strange_answer")
         records = as_objects(found["records"])
         await asyncio.to_thread(rows.add, records)
         if rows.has_older or not records or page >= (as_int(found.get("pages")) or 0):
-            return rows.oldest_first()
-    logger.warning("more than %d messages are stored; the oldest are left", MAX_ROWS)
+            break
+    else:
+        _warn_of_more()
     return rows.oldest_first()
 
 
-async def _read_list(
-    client: EvolutionClient, instance: str, rows: _Rows
-) -> list[dict[str, Any]]:
+async def _read_list(client: EvolutionClient, instance: str, rows: _Rows) -> None:
     """Read 1.x, which knows a limit only; a `where` it does not know finds nothing."""
     for limit in _LIMITS_OF_1:
         answer = await client.find_messages(instance, {"limit": limit})
         found = as_objects(answer)
         await asyncio.to_thread(rows.add, found)
         if rows.has_older or len(found) < limit:
-            return rows.oldest_first()
+            return
+    _warn_of_more()
+
+
+def _warn_of_more() -> None:
     logger.warning("more than %d messages are stored; the oldest are left", MAX_ROWS)
-    return rows.oldest_first()
 
 
 def _span(since: datetime) -> dict[str, str]:

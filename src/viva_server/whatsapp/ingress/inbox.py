@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -280,6 +281,7 @@ class Inbox:
         self._database = database
         self._health = health or Health()
         self._rules = rules or Rules()
+        self._ageless = replace(self._rules, max_age_seconds=math.inf)
         self._on_stored = on_stored
         self._batch_rows = batch_rows
         self._batch_bytes = batch_bytes
@@ -399,8 +401,7 @@ class Inbox:
         """Store a batch; afterwards, or at a cancellation, nobody waits for it."""
         try:
             if batch:
-                with self._health.attempt():
-                    await self._store(batch)
+                await self._store(batch)
         except asyncio.CancelledError:
             _log_loss(entry for entry in batch if not entry.is_stored)
             raise
@@ -503,8 +504,10 @@ class Inbox:
         self, entries: list[QueuedDelivery], counts: list[int]
     ) -> Sequence[Any]:
         now, clock = time.monotonic(), time.time()
+        # With clocks that differ the turn judges the age, and puts nothing away unseen.
+        judge = self._rules if self._health.clocks_agree else self._ageless
         rows = [
-            _fields(entry.delivery, now - entry.since, n, self._rules, clock)
+            _fields(entry.delivery, now - entry.since, n, judge, clock)
             for entry, n in zip(entries, counts, strict=True)
         ]
         parameters: dict[str, object] = {
