@@ -58,9 +58,9 @@ class Tasks:
         await asyncio.gather(*late, return_exceptions=True)
 
     def _log_failure(self, task: asyncio.Task[Any]) -> None:
-        if self._is_closing or task.cancelled():
-            return
-        if (error := task.exception()) is not None:
+        # Looked at in every case, else asyncio tells of it.
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._is_closing:
             _logger.warning("a statement failed after its caller had left: %s", error)
 
 
