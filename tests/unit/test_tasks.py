@@ -108,6 +108,7 @@ async def test_a_failure_that_nobody_waits_for_is_told_unless_all_is_stopping(
     go_on.set()
     await tasks.end_all(60)
     await asyncio.sleep(0)
+    del caller
     gc.collect()  # asyncio tells then of a failure that nobody has looked at
     told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     failure = "a statement failed after its caller had left: why"
