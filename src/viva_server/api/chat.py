@@ -201,6 +201,26 @@ class ChatHandlers:
         )
         return await self._write(request, reading)
 
+    async def again(self, request: web.Request) -> web.StreamResponse:
+        """Answer a question again.
+
+        A new reply to the same question takes the place of the session's newest one,
+        and its `seq`. The old one stays stored, with the new one's id in
+        `meta.replaced_by`, and can be resumed and exported; snapshots and the model do
+        not see it. Repeated with the same `Idempotency-Key`, which belongs to this
+        `message_id` alone, it goes on with the new reply.
+        """
+        message_id = known_id(request.match_info["message_id"], "message")
+        cursor_id, cursor_offset = _position(request)
+        question = Question.again(
+            await self._identify(request),
+            message_id,
+            key=_key(request),
+            cursor_id=cursor_id,
+            cursor_offset=cursor_offset,
+        )
+        return await self._write(request, await self._ask(request, question))
+
     async def stop(self, request: web.Request) -> web.StreamResponse:
         """Stop a reply.
 
@@ -213,9 +233,9 @@ class ChatHandlers:
 
     async def _start(self, request: web.Request) -> Reading:
         person = await self._identify(request)
-        key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
+        key = _key(request)
         body = read_chat_request(await read_json(request))
-        cursor = _cursor(request)
+        cursor_id, cursor_offset = _position(request)
         question = Question(
             person=person,
             content=body.mensagem,
@@ -223,9 +243,12 @@ class ChatHandlers:
             mode=body.modo,
             context_length=body.contexto_len,
             key=key,
-            cursor_id=None if cursor is None or cursor[1] == sse.END else cursor[0],
-            cursor_offset=cursor[1] if cursor and isinstance(cursor[1], int) else 0,
+            cursor_id=cursor_id,
+            cursor_offset=cursor_offset,
         )
+        return await self._ask(request, question)
+
+    async def _ask(self, request: web.Request, question: Question) -> Reading:
         try:
             return await self._chat.ask(question, ClientConnection(request))
         except ReplyInProgressError as error:
@@ -295,6 +318,18 @@ def _bad_key(message: str) -> WireError:
     errors = [("/headers/Idempotency-Key", message)]
     detail = "The header Idempotency-Key cannot be taken."
     return WireError("bad_idempotency_key", detail, errors)
+
+
+def _key(request: web.Request) -> str | None:
+    return read_idempotency_key(request.headers.getall("Idempotency-Key", []))
+
+
+def _position(request: web.Request) -> tuple[str | None, int]:
+    """Give the message that a POST's cursor names, and how far it was read."""
+    match _cursor(request):
+        case (message_id, int() as offset):
+            return message_id, offset
+    return None, 0
 
 
 def _cursor(request: web.Request) -> tuple[str, int | str] | None:

@@ -62,6 +62,16 @@ _CHAT: Final = Group(
             access="person",
             answer=(sessions.MessageItem,),
         ),
+        Route(
+            id="again",
+            method="post",
+            path="/viva/chat/stream/{message_id}/again",
+            handler=chat.ChatHandlers.again,
+            access="person",
+            headers=chat.ChatHeaders,
+            answer=(sse.ServerSentEvent,),
+            codes=(*_STARTS_REPLY, "not_newest"),
+        ),
     ),
 )
 
