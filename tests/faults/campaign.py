@@ -90,7 +90,7 @@ async def kill_random(world: World) -> Figures:
 
 async def kill_points(world: World) -> Figures:
     """kill -9 at every named point, `--kills` / 20 times each."""
-    points = [point for point in POINTS if not point.startswith("bury")]
+    points = [point for point in POINTS if not point.startswith("close_dead")]
     trials, slowest = 0, 0.0
     for _ in range(max(1, world.kills // 20)):
         for begin in range(0, len(points), 4):
@@ -103,14 +103,14 @@ async def kill_points(world: World) -> Figures:
     return {"points": len(points), "trials": trials, "take_over_max_s": slowest}
 
 
-async def kill_burying(world: World) -> Figures:
-    """kill -9 of a process that buries another, before, in and after its commit."""
+async def kill_closing_dead(world: World) -> Figures:
+    """kill -9 of a process that closes a dead one's replies, before, in and after its commit."""
     slowest, trials = 0.0, 0
     for _ in range(5):
         for moment in ("before", "during", "after"):
             async with world.fleet() as (fleet, model):
                 model.scripts = [dying.SHORT_REPLY]
-                figures = await dying.killed_while_burying(fleet, model, moment)
+                figures = await dying.killed_while_closing(fleet, model, moment)
             slowest, trials = max(slowest, figures["take_over_s"]), trials + 1
     return {"trials": trials, "take_over_max_s": slowest}
 
@@ -242,7 +242,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
     scenario.__name__: scenario
     for scenario in (
         kill_points,
-        kill_burying,
+        kill_closing_dead,
         frozen,
         sigterm,
         sigterm_stalled,

@@ -28,8 +28,8 @@ class Proxy:
 
     What was held back is delivered when the mode lets it. With `retransmits` it comes
     when a TCP would repeat it (a connection 1, 3, 7 … s after its begin, data 0.2, 0.6,
-    1.4 … s after it was held back), and a connection whose data waited for 10 s is lost,
-    so that each connection comes back at another moment.
+    1.4 … s after it was held back), and a connection whose data waited for 10 s is
+    lost, so that each connection comes back at another moment.
     """
 
     def __init__(self, dsn: str, *, retransmits: bool = False) -> None:

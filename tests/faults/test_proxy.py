@@ -69,7 +69,7 @@ async def test_what_waited_for_longer_than_a_tcp_repeats_it_is_lost(
     monkeypatch.setattr("tests.faults.proxy._HIGHEST_WAIT_SECONDS", 0.5)
     async with (
         Proxy(database_url, retransmits=True) as proxy,
-        _connected(proxy) as (database, link),
+        _connected(proxy) as (_, link),
     ):
         await proxy.set("drop")
         ping = asyncio.create_task(_ping(link))

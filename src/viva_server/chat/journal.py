@@ -166,10 +166,20 @@ class Journal:
     async def _commit_closing(
         self, owner: str, closing: Closing, items: list[tuple[LiveReply, ClosedReply]]
     ) -> None:
-        async def store(closed: list[ClosedReply]) -> None:
-            await closing(await self._connected(), owner, closed)
+        gone: set[str] = set()
 
-        await self._commit(items, store, LiveReply.close_committed)
+        async def store(closed: list[ClosedReply]) -> None:
+            stored = await closing(await self._connected(), owner, closed)
+            gone.update({reply.message_id for reply in closed} - stored)
+
+        def closed_or_gone(reply: LiveReply, closed: ClosedReply) -> None:
+            if reply.message_id in gone:
+                logger.error("The row of message %s is gone", reply.message_id)
+                reply.drop()
+            else:
+                reply.close_committed(closed)
+
+        await self._commit(items, store, closed_or_gone)
 
     async def _commit(
         self,

@@ -9,20 +9,17 @@ from collections.abc import Callable
 from time import monotonic
 
 from viva_server.chat.counters import ReplyCounters
-from viva_server.chat.far import FarReplies
 from viva_server.chat.journal import Journal
 from viva_server.chat.ownership import Ownership
 from viva_server.chat.presence import AWAY_SECONDS, Presence
 from viva_server.chat.recovery import Recovery
+from viva_server.chat.remote import RemoteReplies
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
-from viva_server.errors import StoreError
 from viva_server.store.db import Database
-from viva_server.store.replies import close_strays, load_owned
 
 logger = logging.getLogger(__name__)
 
-_STRAY_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _REPLIES_SHARE = 0.9
 """Of the shutdown's time; the rest is for the last events."""
@@ -34,7 +31,7 @@ class Runtime:
     Does not own the database: open it before `start`, close it after `stop`.
     """
 
-    def __init__(self, config: Config, database: Database, *, sole: bool) -> None:
+    def __init__(self, config: Config, database: Database) -> None:
         self.database = database
         self.is_stopping = False
         self._hurries = False
@@ -49,7 +46,7 @@ class Runtime:
             owner=lambda: self.ownership.id,
             on_fenced=self.ownership.fenced,
         )
-        self.far = FarReplies(
+        self.remote = RemoteReplies(
             database,
             process_id=lambda: self.ownership.id,
             away_seconds=AWAY_SECONDS,
@@ -57,12 +54,11 @@ class Runtime:
         self.presence = Presence(
             database,
             owner=lambda: self.ownership.id,
-            far=self.far,
+            remote=self.remote,
             grace_seconds=config.disconnect_grace_seconds,
             away_seconds=lambda: self.journal.stuck_seconds,
         )
-        self.recovery = Recovery(database, self.ownership, sole=sole)
-        self._stray_task: asyncio.Task[None] | None = None
+        self.recovery = Recovery(database, self.ownership, self.presence.local)
 
     async def start(self) -> None:
         """Register this process and begin.
@@ -72,10 +68,9 @@ class Runtime:
         """
         await self.ownership.start()
         await self.journal.start()
-        self.far.start()
+        self.remote.start()
         self.presence.start()
-        await self.recovery.start()
-        self._stray_task = asyncio.create_task(self._collect_strays())
+        self.recovery.start()
 
     def adopt(
         self, message_id: str, seq: int, closing: Closing | None = None
@@ -107,7 +102,7 @@ class Runtime:
         await self._wait_for_replies(self._config.shutdown_seconds * _REPLIES_SHARE)
         if self.presence.local:
             logger.error("%d replies could not be closed", len(self.presence.local))
-        await self.far.stop()
+        await self.remote.stop()
         await self._wait_for_readers(until - asyncio.get_running_loop().time())
         self.presence.abort_readers()
 
@@ -120,8 +115,6 @@ class Runtime:
 
         A cancellation cuts short what waits, and is raised when all of that is done.
         """
-        if self._stray_task is not None:
-            self._stray_task.cancel()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.ownership.stop)
             stack.push_async_callback(self.journal.stop)
@@ -153,25 +146,6 @@ class Runtime:
     async def _wait_for_readers(self, seconds: float) -> None:
         """Let the handlers write their last event and give their readers back."""
         await _until(lambda: not self.presence.readers, seconds)
-
-    async def _collect_strays(self) -> None:
-        """Close rows of this owner that nobody here generates.
-
-        A start whose answer was lost can take effect after it was given up, and text
-        that the database refused ends a reply without its closing.
-        """
-        suspects: set[str] = set()
-        while True:
-            await asyncio.sleep(_STRAY_SECONDS)
-            try:
-                owned = await load_owned(self.database, self.ownership.id)
-                strays = owned - self.presence.local.keys()
-                if proven := list(strays & suspects):
-                    logger.warning("Closing %d stray replies", len(proven))
-                    await close_strays(self.database, self.ownership.id, proven)
-                suspects = strays
-            except StoreError as error:
-                logger.debug("No look for stray replies: %s", error)
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -160,10 +160,11 @@ async def take_back_run(
 
 async def close_turns(
     database: Statements, owner: str, replies: Sequence[Parted]
-) -> None:
+) -> set[str]:
     """Close ended replies of turns; the parts of whole ones go into the outbox with it.
 
-    Repeating it changes nothing.
+    Repeating it changes nothing. Gives the ids of the replies that are stored, as
+    `close_replies` does.
 
     Raises:
         FencedError: another process has declared this owner dead.
@@ -174,6 +175,7 @@ async def close_turns(
     )
     if not closed:
         raise FencedError
+    return {row.message_id for row in closed if row.message_id is not None}
 
 
 async def end_turn(

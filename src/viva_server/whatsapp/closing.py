@@ -12,13 +12,15 @@ from viva_server.whatsapp.splitting import split_reply
 
 async def close_turn_replies(
     database: Statements, owner: str, replies: list[ClosedReply]
-) -> None:
+) -> set[str]:
     """Close replies of turns; a whole one is put into the outbox by the same statement.
+
+    Gives the ids of those that are stored.
 
     Raises:
         FencedError: another process has declared this owner dead.
     """
-    await close_turns(database, owner, [_parted(reply) for reply in replies])
+    return await close_turns(database, owner, [_parted(reply) for reply in replies])
 
 
 def _parted(reply: ClosedReply) -> Parted:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.integration.chat.looks import count, message
+from tests.integration.chat.owners import close_now
 from tests.integration.chat.rooms import (
     ANA,
     Line,
@@ -21,7 +22,7 @@ from viva_server.chat.text import ReaderCutError
 from viva_server.errors import ReplyInProgressError
 
 
-async def test_a_far_reader_gets_every_character_and_the_same_ending(
+async def test_a_remote_reader_gets_every_character_and_the_same_ending(
     process: Process, other: Process
 ) -> None:
     reading, model = await process.begin()
@@ -70,7 +71,7 @@ async def test_a_reply_is_stopped_from_anywhere(
     assert count(database_url, "live_replies") == 0
 
 
-async def test_a_far_reader_keeps_a_new_message_out_until_it_leaves(
+async def test_a_remote_reader_keeps_a_new_message_out_until_it_leaves(
     database_url: str, process: Process, other: Process
 ) -> None:
     reading, model = await process.begin()
@@ -155,7 +156,7 @@ async def test_who_comes_back_in_its_grace_keeps_the_reply(
         assert (text, ending.finish_reason) == ("tudo", "stop")
 
 
-async def test_a_far_reader_whose_process_died_counts_no_more(
+async def test_a_remote_reader_whose_process_died_counts_no_more(
     database_url: str, process: Process, other: Process
 ) -> None:
     reading, _ = await process.begin()
@@ -168,8 +169,11 @@ async def test_a_far_reader_whose_process_died_counts_no_more(
         await process.ask("Outra coisa")
     run_sql(
         database_url,
-        "UPDATE viva.far_readers SET seen_at = seen_at - interval '3 seconds'",
+        "UPDATE viva.far_readers SET seen_at = seen_at - interval '1 hour'",
     )
+    with pytest.raises(ReplyInProgressError):  # no clock says that it left
+        await process.ask("Outra coisa")
+    await close_now(process.database, other.id)
     await process.complete("Outra coisa")
     assert message(database_url, reading.message_id).finish_reason == "superseded"
 
