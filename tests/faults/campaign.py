@@ -104,7 +104,7 @@ async def kill_points(world: World) -> Figures:
 
 
 async def kill_closing_dead(world: World) -> Figures:
-    """kill -9 of a process that closes a dead one's replies, before, in and after its commit."""
+    """kill -9 of a process that closes a dead one, before, in and after its commit."""
     slowest, trials = 0.0, 0
     for _ in range(5):
         for moment in ("before", "during", "after"):
