@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 PORT ?= 8080
 
-.PHONY: install run test lint docs bench clean
+.PHONY: install run test lint docs house bench clean
 
 .venv/bin/python:
 	@. ./.ci/python.sh && "$$PYTHON" -m venv .venv
@@ -34,6 +34,9 @@ lint: .venv/.all
 
 docs: .venv/.run
 	.venv/bin/python docs/make_http_api.py
+
+house: .venv/bin/python
+	@.venv/bin/python docs/house.py
 
 .venv/.bench: .venv/bin/python setup.cfg pyproject.toml
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[embedded,speed,bench]"

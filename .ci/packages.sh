@@ -2,7 +2,7 @@
 # Installs what the tests need from Debian, where apt is there and something is missing.
 set -eu
 missing=
-for program in chromium curl haproxy jq nginx openssl pgbouncer strace; do
+for program in chromium curl faketime haproxy jq nginx openssl pgbouncer strace; do
     PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"

@@ -164,6 +164,7 @@ def _step(
 DRAWINGS: dict[str, Callable[[dict[str, Any]], str]] = {
     "rooms": rooms,
     "stream": stream,
+    "whatsapp": rooms,
 }
 
 

@@ -152,7 +152,7 @@ CREATE INDEX idempotency_keys_message_idx ON viva.idempotency_keys (message_id);
 -- Webhook deliveries, one row per event however often it came.
 CREATE TABLE viva.inbox (
     id uuid NOT NULL CONSTRAINT inbox_pkey PRIMARY KEY,
-    -- SHA-256 of what tells one event from another (viva_server.whatsapp.keys).
+    -- SHA-256 of what tells one event from another (whatsapp.ingress.delivery).
     dedupe_key bytea NOT NULL
         CONSTRAINT inbox_dedupe_key UNIQUE
         CONSTRAINT inbox_dedupe_key_check CHECK (octet_length(dedupe_key) = 32),

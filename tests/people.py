@@ -10,11 +10,11 @@ from tests.postgres import run_sql
 from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.erasure import Erasure
-from viva_server.store.outbox import Send, claim_sends
 from viva_server.store.postgres_programs import find_programs
 from viva_server.store.subjects import Subject, with_addresses
-from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.conversation.outbox import Send
+from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
+from viva_server.whatsapp.ingress.inbox import Inbox
 
 PHONE = "5511988887777"
 LID = "103899771998284"
@@ -128,8 +128,16 @@ async def begin_send(database: Database, url: str, text: str) -> tuple[str, Send
     add_turns(url, text)
     run_sql(url, "UPDATE viva.outbox SET state = 'waiting'")
     owner = add_process(url)
-    [send] = await claim_sends(database, owner, sends=1)
-    return owner, send
+    [row] = await database.fetch("claim_sends", owner=owner, sends=1)
+    return owner, Send._make(row)
+
+
+async def finish_send(
+    database: Database, owner: str, send: Send, **told: object
+) -> None:
+    """Write what became of a send, as its owner."""
+    fields = {"error": None, "message_id": None, "due_seconds": 0.0, **told}
+    await database.fetch("finish_send", owner=owner, outbox_id=send.id, **fields)
 
 
 def written(

@@ -120,27 +120,32 @@ class PostgresServer:
     """
 
     def __init__(
-        self, folder: Path, *, pg_bin: Path | None = None, fast_unsafe: bool = True
+        self,
+        folder: Path,
+        *,
+        pg_bin: Path | None = None,
+        fast_unsafe: bool = True,
+        kind: type[EmbeddedPostgres] = EmbeddedPostgres,
     ) -> None:
         self.folder = folder
-        self._server = EmbeddedPostgres(folder, pg_bin=pg_bin, fast_unsafe=fast_unsafe)
+        self.server = kind(folder, pg_bin=pg_bin, fast_unsafe=fast_unsafe)
         self._numbers = itertools.count(1)
 
     @property
     def pid(self) -> int | None:
         """The postmaster's process number, None when it does not run."""
-        return self._server.pid
+        return self.server.pid
 
     @property
     def admin_dsn(self) -> str:
         """The connection string of the maintenance database."""
-        return self._server.dsn
+        return self.server.dsn
 
     async def start(self) -> None:
-        await self._server.start()
+        await self.server.start()
 
     async def stop(self) -> None:
-        await self._server.stop()
+        await self.server.stop()
 
     async def restart(self) -> None:
         await self.stop()
@@ -150,7 +155,7 @@ class PostgresServer:
         """End it without a checkpoint (SIGQUIT), or without warning (SIGKILL)."""
         assert self.pid is not None
         os.kill(self.pid, number)
-        await self._server.wait()
+        await self.server.wait()
 
     def dsn(self, database: str) -> str:
         """Return the connection string of one of its databases."""

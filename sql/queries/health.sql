@@ -1,5 +1,5 @@
--- Is the database usable?
+-- How the database is.
 
--- name: ping
--- Answer at once.
-SELECT 1 AS pong;
+-- name: read_clock
+-- The server's clock, in seconds since 1970.
+SELECT CAST(extract(EPOCH FROM clock_timestamp()) AS double precision) AS epoch;

@@ -49,6 +49,8 @@ SELECT
             e.instance = c.instance
             AND e.jid = c.jid
             AND e.ended_at > now() - make_interval(secs => :window_seconds)
+            -- A clock that was put back: what is ahead of it is in no window.
+            AND e.ended_at <= now()
         ORDER BY e.ended_at DESC
         OFFSET :answers - 1 LIMIT 1
     ) - clock_timestamp()) AS double precision) AS full_seconds,
@@ -275,7 +277,7 @@ LEFT JOIN (
 ) AS s ON TRUE;
 
 -- name: end_turn
--- End a turn without a reply, with a fixed text to be sent; no row: not this owner's.
+-- End a turn without a reply, with a fixed text to be sent if there is one; no row: not this owner's.
 WITH me AS (
     SELECT id FROM viva.processes
     WHERE id = CAST(:owner AS uuid) AND dead_at IS NULL
@@ -304,6 +306,7 @@ put AS (
         t.jid,
         :text
     FROM turn AS t
+    WHERE CAST(:text AS text) IS NOT NULL
 )
 
 SELECT t.id FROM turn AS t;

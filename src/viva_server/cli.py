@@ -17,7 +17,12 @@ from viva_server.commands.running import log_to_stderr, run
 from viva_server.commands.webhook import webhook
 from viva_server.commands.worker import worker_command
 from viva_server.config import Config
-from viva_server.errors import ConfigError, VivaError
+from viva_server.errors import (
+    ConfigError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    VivaError,
+)
 from viva_server.services import Services
 from viva_server.standalone import (
     LINK_TOKEN_SECONDS,
@@ -25,8 +30,10 @@ from viva_server.standalone import (
     serve,
 )
 
+# sysexits.h, as systemd and others know them; click ends a wrong command line with 2.
 _EXIT_FAILED = 1
-_EXIT_SETTINGS = 2
+_EXIT_UNAVAILABLE = 69
+_EXIT_SETTINGS = 78
 
 SETTINGS_HELP = """Settings come from variables that begin with VIVA_; they are listed
 in docs/operations.md. Without VIVA_DATABASE_URL an embedded PostgreSQL runs in
@@ -52,17 +59,17 @@ def serve_command(open_link: bool, log_level: str) -> None:
 
     Listens on VIVA_HOST and VIVA_PORT (127.0.0.1, 8080).
     """
-    log_to_stderr(log_level)
-    config = Config.from_env()
-    if open_link and config.database_url is not None:
-        raise ConfigError(["--open-link is refused with VIVA_DATABASE_URL"])
+    with log_to_stderr(log_level):
+        config = Config.from_env()
+        if open_link and config.database_url is not None:
+            raise ConfigError(["--open-link is refused with VIVA_DATABASE_URL"])
 
-    def announce(address: str) -> None:
-        if open_link:
-            token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
-            click.echo(f"Abra o chat: {address}/#token={token}")
+        def announce(address: str) -> None:
+            if open_link:
+                token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
+                click.echo(f"Abra o chat: {address}/#token={token}")
 
-    run(serve(config, announce))
+        run(serve(config, announce))
 
 
 @cli.command("migrate")
@@ -120,4 +127,11 @@ def main() -> None:
         sys.exit(_EXIT_SETTINGS)
     except VivaError as error:
         click.echo(f"viva-server: {error}", err=True)
-        sys.exit(_EXIT_FAILED)
+        sys.exit(_exit_status(error))
+
+
+def _exit_status(error: VivaError) -> int:
+    is_away = isinstance(error, StoreUnavailableError)
+    if is_away and not isinstance(error, StoreRefusedError):
+        return _EXIT_UNAVAILABLE
+    return _EXIT_FAILED

@@ -32,11 +32,17 @@ class AuthError(VivaError):
 
 
 class StoreError(VivaError):
-    """The database refused a statement."""
+    """The database did not do what it was asked.
+
+    `sqlstate` is PostgreSQL's code, empty where the server said none. No text of the
+    server is kept: it quotes rows.
+    """
+
+    sqlstate = ""
 
 
 class StoreUnavailableError(StoreError):
-    """The database cannot be reached, or not in time.
+    """The database cannot do this now, whatever the rows are: wait, and repeat it.
 
     With `outcome_unknown` the statement may have been committed: read back by key
     before you answer, or repeat it if it is idempotent.
@@ -49,19 +55,42 @@ class StoreUnavailableError(StoreError):
         self.outcome_unknown = outcome_unknown
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """The server refused the statement, for a missing right or anything not foreseen.
+
+    Nothing of it is stored. Other rows may be taken: repeat a batch row by row.
+    """
+
+
+class PoolFullError(StoreUnavailableError):
+    """No connection of the pool was free in time; the database may be well."""
+
+
 class TransientStoreError(StoreError):
-    """The database undid the statement (deadlock, serialization, lock time-out).
+    """The database undid the statement (deadlock, serialization).
 
     Nothing of it is stored; the whole transaction may be repeated.
     """
 
 
-class ConstraintError(StoreError):
+class StoreLockedError(TransientStoreError):
+    """Somebody else held a lock for too long; nothing of the statement is stored."""
+
+
+class RowError(StoreError):
+    """A value cannot be stored, whenever it is tried; nothing of the row is stored."""
+
+
+class ConstraintError(RowError):
     """A constraint of the schema refused the row; nothing of it is stored."""
 
     def __init__(self, constraint: str) -> None:
         super().__init__(f"constraint {constraint}")
         self.constraint = constraint
+
+
+class ClocksDifferError(StoreError):
+    """The database's clock and this machine's differ: no age can be told."""
 
 
 class SchemaError(StoreError):
@@ -102,6 +131,17 @@ class TooManyRepliesError(VivaError):
 
 class OverloadedError(VivaError):
     """The server cannot take new work now; the same request may succeed soon."""
+
+
+class ReplyPendingError(VivaError):
+    """A message may be stored though nobody can say so now: do not send it again.
+
+    `message_id` is its reply's, if there is one within 30 s.
+    """
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__()
+        self.message_id = message_id
 
 
 class StoppingError(OverloadedError):

@@ -14,10 +14,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from viva_server.logs import dropped_lines
 from viva_server.services import Services
 from viva_server.store.processes import VerdictKind
-from viva_server.tallies import Buckets
-from viva_server.whatsapp.counters import SendKind, TurnOutcome
+from viva_server.tallies import Buckets, SendKind, TurnOutcome
 from viva_server.words import FinishReason
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
@@ -66,6 +66,11 @@ _GAUGES = (
         lambda s: s.runtime.journal.stuck_seconds,
     ),
     _Single(
+        "viva_database_clock_offset_seconds",
+        "By how much PostgreSQL's clock is ahead of this machine's.",
+        lambda s: s.runtime.health.clock_offset_seconds,
+    ),
+    _Single(
         "viva_inbox_waiting",
         "Webhooks that are in memory only.",
         lambda s: s.inbox.waiting,
@@ -112,6 +117,11 @@ _COUNTERS = (
         "viva_pool_refused",
         "Statements that got no connection of the pool in time.",
         lambda s: s.database.pool_usage.refused,
+    ),
+    _Single(
+        "viva_log_lines_dropped",
+        "Lines of the log that nobody read in time.",
+        lambda _: dropped_lines(),
     ),
 )
 

@@ -15,7 +15,7 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import ConfigError, EmbeddedPostgresError, StoreError
+from viva_server.errors import ConfigError, EmbeddedPostgresError
 from viva_server.loop_lag import LoopLag
 from viva_server.responders import (
     DEFAULT_SYSTEM_PROMPT,
@@ -27,15 +27,14 @@ from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
-from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.client import EvolutionClient
-from viva_server.whatsapp.counters import WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox
-from viva_server.whatsapp.intake import is_pending
+from viva_server.tallies import WhatsAppCounters
+from viva_server.whatsapp.conversation.worker import Worker
+from viva_server.whatsapp.evolution.catch_up import CatchUp
+from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
+from viva_server.whatsapp.ingress.inbox import Inbox, is_pending
 from viva_server.whatsapp.rules import Rules
-from viva_server.whatsapp.unpackers import Unpackers
-from viva_server.whatsapp.worker import Worker
 
 if TYPE_CHECKING:
     from viva_server.store.embedded import EmbeddedPostgres
@@ -65,9 +64,12 @@ class Services:
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
         self.inbox = Inbox(
-            self.database, rules=Rules.of(config), on_stored=self._tell_worker
+            self.database,
+            rules=Rules.of(config),
+            on_stored=self._tell_worker,
+            health=self.runtime.health,
         )
-        self.unpackers = Unpackers()
+        self.heavy_bodies = HeavyBodies()
         self.worker: Worker | None = None
         self._catch_up: CatchUp | None = None
         self._catching_up: asyncio.Task[None] | None = None
@@ -140,7 +142,7 @@ class Services:
         await self.runtime.drain()
         if self.worker is not None:
             await self.worker.close(max(until - loop.time(), _LEAST_SECONDS))
-        await self.unpackers.close()
+        await self.heavy_bodies.close()
         await self.inbox.close()
 
     def _start_worker(self, stack: contextlib.AsyncExitStack) -> None:
@@ -177,19 +179,16 @@ class Services:
 
     def _tell_worker(self, deliveries: Sequence[Delivery]) -> None:
         if self.worker is not None and any(map(is_pending, deliveries)):
-            self.worker.look_for_news()
+            self.worker.look_for_updates()
         if self._catch_up is not None:
             for delivery in deliveries:
                 self._catch_up.note(delivery)
 
-    async def is_ready(self) -> bool:
-        """Whether new work can be taken: the database answers, nothing is stuck."""
-        if self.runtime.is_stopping or self.runtime.journal.stuck_seconds:
-            return False
-        try:
-            return await self.database.fetch_one("ping") is not None
-        except StoreError:
-            return False
+    @property
+    def is_ready(self) -> bool:
+        """Whether new work can be taken; answered from memory."""
+        runtime = self.runtime
+        return not runtime.is_stopping and runtime.health.is_well
 
     async def _open_database(self, stack: contextlib.AsyncExitStack) -> None:
         if self._embedded is not None:

@@ -13,7 +13,11 @@ from collections.abc import Callable, Iterator
 from aiohttp import web
 
 from viva_server.api.identity import generated_secret, identifier
-from viva_server.api.limits import LimitedRunner, refuse_without_c_parser
+from viva_server.api.limits import (
+    LimitedRunner,
+    LimitedSite,
+    refuse_without_c_parser,
+)
 from viva_server.api.routes import add_root_operations
 from viva_server.app import (
     PREFIX,
@@ -108,13 +112,13 @@ async def work(config: Config) -> None:
     logger.info("Stopped")
 
 
-async def _listen(runner: web.AppRunner, config: Config) -> str:
-    site = web.TCPSite(runner, config.host, config.port, backlog=_BACKLOG)
+async def _listen(runner: LimitedRunner, config: Config) -> str:
+    site = LimitedSite(runner, config.host, config.port, backlog=_BACKLOG)
     try:
         await site.start()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second: no name of a host
         address = f"{config.host}:{config.port}"
-        reason = error.strerror or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise AddressError(f"cannot listen on {address}: {reason}") from error
     host = f"[{config.host}]" if ":" in config.host else config.host
     port = runner.addresses[0][1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 SECONDS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -30,3 +32,36 @@ class Buckets:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+
+WebhookOutcome = Literal[
+    "stored",
+    "duplicate",
+    "kept",
+    "ignored",
+    "refused",
+    "unauthorized",
+    "unavailable",
+]
+"""`kept`: in memory until it is stored; `ignored`: too large; `refused`: no JSON."""
+
+TurnOutcome = Literal["answered", "fixed_text", "skipped", "again", "dead"]
+"""How one run of a turn ended.
+
+`fixed_text`: a fixed answer instead of the model's; `skipped`: nobody is answered
+(handover, limit, too old); `again`: it will run again; `dead`: it was the last run.
+"""
+
+SendKind = Literal["sent", "retry", "unknown", "dead"]
+"""How one attempt to send ended."""
+
+
+@dataclass(slots=True)
+class WhatsAppCounters:
+    """Of one process: webhooks that were answered, by the label of their event; ends of
+    runs and of attempts.
+    """
+
+    webhooks: Counter[tuple[str, WebhookOutcome]] = field(default_factory=Counter)
+    turns: Counter[TurnOutcome] = field(default_factory=Counter)
+    sends: Counter[SendKind] = field(default_factory=Counter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -72,7 +74,7 @@ def serving(
         process.communicate(timeout=30)
 
 
-def wait_until_ready(base: str, process: subprocess.Popen[str]) -> None:
+def wait_until_ready(base: str, process: subprocess.Popen[Any]) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         if process.poll() is not None:
@@ -120,7 +122,7 @@ def test_all_problems_with_the_settings_are_told_at_once() -> None:
         },
     )
 
-    assert result.returncode == 2
+    assert result.returncode == 78
     lines = result.stderr.splitlines()
     assert all(line.startswith("viva-server: VIVA_") for line in lines), lines
     for name in ("PORT", "MODEL_URL", "JWT_SECRET"):
@@ -134,7 +136,7 @@ def test_a_link_with_a_token_is_refused_beside_a_database_of_ones_own() -> None:
         settings={"VIVA_DATABASE_URL": "postgresql:///x", "VIVA_JWT_SECRET": SECRET},
     )
 
-    assert result.returncode == 2
+    assert result.returncode == 78
     assert result.stderr.count("\n") == 1
 
 
@@ -144,7 +146,7 @@ def test_a_database_that_cannot_be_reached_ends_the_start_with_one_line() -> Non
         "serve", settings={"VIVA_DATABASE_URL": url, "VIVA_JWT_SECRET": SECRET}
     )
 
-    assert result.returncode == 1
+    assert result.returncode == 69
     assert result.stderr.strip().splitlines()[-1].startswith("viva-server: ")
     assert "Traceback" not in result.stderr
     assert "sesame" not in result.stderr
@@ -188,7 +190,7 @@ def test_a_database_of_another_encoding_is_refused(postgres: PostgresServer) -> 
             finally:
                 cursor.execute(f"DROP DATABASE {latin} WITH (FORCE)")
 
-    assert result.returncode == 2
+    assert result.returncode == 78
     assert "UTF8" in result.stderr
 
 
@@ -229,6 +231,70 @@ def test_a_signal_ends_the_server_with_0(database_url: str, number: int) -> None
 
     assert process.returncode == 0
     assert "Traceback" not in log
+
+
+@contextmanager
+def unread_pipe() -> Iterator[tuple[int, int]]:
+    """Give a pipe's two ends; it takes 4 KiB and then no more."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end(
+    database_url: str,
+) -> None:
+    port = free_port()
+    settings = {"VIVA_DATABASE_URL": database_url, "VIVA_JWT_SECRET": SECRET}
+    with unread_pipe() as (reader, writer):
+        process = subprocess.Popen(
+            command("serve"),
+            env=environment(VIVA_PORT=str(port), **settings),
+            stderr=writer,
+        )
+        base = f"http://127.0.0.1:{port}"
+        try:
+            wait_until_ready(base, process)
+            for _ in range(200):  # a line of the access log each
+                urllib.request.urlopen(f"{base}/health", timeout=10).close()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+        log = os.read(reader, 65536).decode()
+
+    assert "Listening on" in log
+    assert "Stopped" not in log
+
+
+_LOGGING = """
+import logging
+from viva_server.logs import buffered_log, dropped_lines
+with buffered_log("INFO", max_lines=100):
+    for number in range(1000):
+        logging.info("line %d", number)
+print(dropped_lines())
+"""
+
+
+def test_what_the_buffer_of_the_log_does_not_take_is_dropped_and_counted() -> None:
+    run_it = [sys.executable, "-c", _LOGGING]
+    with unread_pipe() as (reader, writer):
+        hung = subprocess.run(
+            run_it, stderr=writer, stdout=subprocess.PIPE, timeout=60, check=True
+        )
+        kept = os.read(reader, 65536).count(b"\n")
+    read = subprocess.run(run_it, capture_output=True, timeout=60, check=True)
+
+    assert 0 < int(hung.stdout) <= 1000 - 100
+    assert 0 < kept < 1000
+    told = [line for line in read.stderr.splitlines() if b"of this log" not in line]
+    assert len(told) + int(read.stdout) == 1000
 
 
 def test_the_link_goes_to_the_terminal_and_never_to_the_log() -> None:

@@ -20,7 +20,7 @@ from tests.chat_host import (
 )
 from tests.dictation import Dictation, saying
 from tests.faults.heavy import history
-from tests.faults.large_bodies import MIB, unpackers_of
+from tests.faults.large_bodies import MIB, heavy_processes_of
 from tests.host_app import RESOURCE, host_app
 from tests.postgres import PostgresServer
 from tests.programs import free_port
@@ -219,5 +219,5 @@ async def test_a_hosts_cleanup_ends_the_processes_of_heavy_bodies(
             "POST", "/webhook/evolution", data=history(MIB)
         )
         assert answer.status == 200
-        assert unpackers_of(os.getpid())
-    assert not unpackers_of(os.getpid())
+        assert heavy_processes_of(os.getpid())
+    assert not heavy_processes_of(os.getpid())

@@ -58,6 +58,32 @@ async def test_a_message_that_never_left_goes_out_after_a_reload(
     assert await chat.questions.all_inner_texts() == [message]
 
 
+async def test_a_message_that_may_be_stored_is_looked_for_and_not_sent_again(
+    chat: ChatPage, model: FakeModel
+) -> None:
+    posts = []
+
+    async def answer_pending(route: Route) -> None:
+        posts.append(route.request.url)
+        answer = await route.fetch()
+        problem = {
+            "status": 504,
+            "code": "reply_pending",
+            "message_id": answer.headers["viva-message-id"],
+        }
+        await route.fulfill(status=504, json=problem)
+
+    message = "Pode estar lá model:tokens=5"
+    await chat.open("pending-reply")
+    await chat.page.route(STREAM, answer_pending)
+    await chat.ask(message)
+    await chat.ended()
+
+    assert await shown(chat) == words(reply_to(message))
+    assert len(posts) == 1
+    assert [each.message for each in model.requests].count(message) == 1
+
+
 async def test_a_message_whose_answer_was_lost_is_sent_under_the_same_key(
     chat: ChatPage, model: FakeModel
 ) -> None:

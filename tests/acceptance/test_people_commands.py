@@ -263,7 +263,7 @@ def test_beside_a_server_its_embedded_database_is_used_else_it_is_started() -> N
         purged = run("purge", settings=data)
         assert running_dsn(folder / "data") is None
 
-    assert none.returncode == 2
+    assert none.returncode == 78
     assert "no database" in none.stderr
     assert lines(beside.stdout)[1:] == lines(alone.stdout)[1:]
     assert lines(alone.stdout)[-1]["messages"] == 2

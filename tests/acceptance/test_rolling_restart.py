@@ -137,3 +137,39 @@ async def test_a_process_that_is_killed_refuses_nobody_behind_a_proxy(
     await proxy_site.fleet.run(server)
 
     assert none == []
+
+
+async def test_no_stream_is_refused_while_one_process_after_the_other_is_restarted(
+    proxy_site: Site,
+) -> None:
+    """Streams of 8 s without a key; the next process stops when the last one is up."""
+    tasks: list[asyncio.Task[dict[str, Any]]] = []
+
+    async def talk(number: int) -> dict[str, Any]:
+        async with person(proxy_site, f"steady {number}") as ana:
+            message = f"steady {number} model:tokens=80,interval_ms=100"
+            async with ana.stream(message) as stream:  # fails unless it is 200
+                return (await stream.rest())[-1].data
+
+    async def keep_coming() -> None:
+        while True:
+            tasks.append(asyncio.create_task(talk(len(tasks))))
+            await asyncio.sleep(0.25)
+
+    coming = asyncio.create_task(keep_coming())
+    try:
+        await asyncio.sleep(1.0)
+        for server in proxy_site.fleet.servers:
+            server.signal(signal.SIGTERM)
+            assert await server.exit_code(60.0) == 0
+            await proxy_site.fleet.run(server)
+    finally:
+        coming.cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+
+    wrong = [end for end in ends if isinstance(end, BaseException)]
+    assert wrong == [], (len(wrong), len(ends))
+    reasons = {
+        end["finish_reason"] for end in ends if not isinstance(end, BaseException)
+    }
+    assert reasons == {"stop"}

@@ -17,34 +17,34 @@ from tests.acceptance.webhook_server import (
 from tests.unit.whatsapp.samples import SAMPLES, tail_of
 from viva_server.config import Config
 from viva_server.store.db import Database
-from viva_server.whatsapp.event_table import EVENTS
+from viva_server.whatsapp.events.table import EVENTS
 
 DUMMY = {"data": {"key": "dummy"}}
 
 
 @pytest.fixture
-async def door(database: Database) -> AsyncIterator[WebhookClient]:
-    """A door without a secret."""
+async def server(database: Database) -> AsyncIterator[WebhookClient]:
+    """A server without a secret."""
     async with webhook_server(database, Config()) as client:
         yield client
 
 
-async def test_the_dummy_check_is_answered_as_received(door: WebhookClient) -> None:
-    status, answer, _ = await door.post("/messages-upsert", DUMMY)
+async def test_the_dummy_check_is_answered_as_received(server: WebhookClient) -> None:
+    status, answer, _ = await server.post("/messages-upsert", DUMMY)
     assert (status, answer) == (200, received("messages.upsert"))
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/messages-upsert"])
 async def test_a_person_who_opens_the_url_sees_that_it_is_a_webhook(
-    door: WebhookClient, tail: str
+    server: WebhookClient, tail: str
 ) -> None:
     expected = {"status": "webhook ativo", "service": "evolution"}
-    assert await door.get(tail) == (200, expected)
-    assert await door.head(tail) == 200
+    assert await server.get(tail) == (200, expected)
+    assert await server.head(tail) == 200
 
 
 async def test_every_event_is_taken_at_every_form_of_its_path(
-    door: WebhookClient, database_url: str
+    server: WebhookClient, database_url: str
 ) -> None:
     """Without `event` in the body, so that only the URL tells it."""
     forms = {
@@ -68,7 +68,7 @@ async def test_every_event_is_taken_at_every_form_of_its_path(
         }
         for name, form in forms.items():
             body = {"instance": name, "data": None}
-            status, answer, _ = await door.post(form.format(**words), body)
+            status, answer, _ = await server.post(form.format(**words), body)
             assert (status, answer) == (200, received(event.name)), (name, event)
     assert len(rows(database_url)) == len(EVENTS) * len(forms)
 
@@ -87,23 +87,23 @@ async def test_every_event_is_taken_at_every_form_of_its_path(
     ],
 )
 async def test_an_unknown_path_is_stored_as_it_is(
-    door: WebhookClient, database_url: str, tail: str, event: str
+    server: WebhookClient, database_url: str, tail: str, event: str
 ) -> None:
-    status, answer, _ = await door.post(tail, {"data": {}})
+    status, answer, _ = await server.post(tail, {"data": {}})
     assert (status, answer) == (200, received(event))
     assert rows(database_url, "event, is_known") == [(event, False)]
 
 
 async def test_every_sample_of_every_version_is_stored_once(
-    door: WebhookClient, database_url: str
+    server: WebhookClient, database_url: str
 ) -> None:
     for name, sample in SAMPLES.items():
         body = {**sample["body"], "instance": name}
         headers = sample["headers"]
         event = sample["expect"]["event"]
-        first = await door.post(tail_of(sample), body, headers=headers)
+        first = await server.post(tail_of(sample), body, headers=headers)
         assert first[:2] == (200, received(event)), name
-        again = await door.post(tail_of(sample), body, headers=headers)
+        again = await server.post(tail_of(sample), body, headers=headers)
         assert again[:2] == (200, received(event, duplicate=True)), name
     assert rows(database_url, "instance, kind, deliveries") == [
         (name, sample["expect"]["kind"], 2) for name, sample in SAMPLES.items()
@@ -111,10 +111,10 @@ async def test_every_sample_of_every_version_is_stored_once(
 
 
 async def test_fifty_deliveries_at_once_are_one_row(
-    door: WebhookClient, database_url: str
+    server: WebhookClient, database_url: str
 ) -> None:
     body = {"event": "messages.upsert", "instance": "a", "data": {"key": {"id": "X1"}}}
-    answers = await asyncio.gather(*(door.post("", body) for _ in range(50)))
+    answers = await asyncio.gather(*(server.post("", body) for _ in range(50)))
     assert [status for status, _, _ in answers] == [200] * 50
     assert sum(not answer["duplicate"] for _, answer, _ in answers) == 1
     assert rows(database_url, "deliveries") == [(50,)]
@@ -135,9 +135,9 @@ async def test_fifty_deliveries_at_once_are_one_row(
     ],
 )
 async def test_what_is_no_json_object_is_400(
-    door: WebhookClient, database_url: str, data: bytes
+    server: WebhookClient, database_url: str, data: bytes
 ) -> None:
-    status, answer, headers = await door.post("/call", data=data)
+    status, answer, headers = await server.post("/call", data=data)
     assert (status, answer["code"]) == (400, "invalid_json")
     assert headers["Content-Type"].startswith("application/problem+json")
     assert rows(database_url) == []
@@ -148,18 +148,18 @@ async def test_what_is_no_json_object_is_400(
     ["application/json", "text/plain; charset=utf-16", "application/xml", "x", ""],
 )
 async def test_json_is_known_by_its_content(
-    door: WebhookClient, content_type: str
+    server: WebhookClient, content_type: str
 ) -> None:
     data = b'{"event":"call","data":"\xc3\xa9"}'
     headers = {"Content-Type": content_type}
-    status, answer, _ = await door.post("", data=data, headers=headers)
+    status, answer, _ = await server.post("", data=data, headers=headers)
     assert (status, answer) == (200, received("call"))
 
 
-async def test_a_compressed_body_is_400(door: WebhookClient) -> None:
+async def test_a_compressed_body_is_400(server: WebhookClient) -> None:
     data = gzip.compress(b'{"event":"call"}')
     headers = {"Content-Encoding": "gzip"}
-    status, answer, _ = await door.post("", data=data, headers=headers)
+    status, answer, _ = await server.post("", data=data, headers=headers)
     assert (status, answer["code"]) == (400, "content_encoding")
 
 
@@ -176,8 +176,8 @@ async def test_a_compressed_body_is_400(door: WebhookClient) -> None:
     ids=["nul", "twice", "deep", "deeper than jsonb", "numbers", "bom"],
 )
 async def test_odd_json_is_stored(
-    door: WebhookClient, database_url: str, data: bytes
+    server: WebhookClient, database_url: str, data: bytes
 ) -> None:
-    status, answer, _ = await door.post("", data=data)
+    status, answer, _ = await server.post("", data=data)
     assert (status, answer) == (200, received("call"))
     assert rows(database_url) == [("call",)]

@@ -16,11 +16,10 @@ from tests.waiting import until
 from viva_server.api import webhook
 from viva_server.config import Config
 from viva_server.store.db import Database
-from viva_server.whatsapp import reception
-from viva_server.whatsapp.counters import WhatsAppCounters
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.unpackers import Unpackers
-from viva_server.whatsapp.unpacking import Post
+from viva_server.tallies import WhatsAppCounters
+from viva_server.whatsapp.ingress import inbox
+from viva_server.whatsapp.ingress.delivery import Delivery, WebhookRequest
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
 
 KIB = 2**10
 SECRET = "a-secret-of-the-hook"
@@ -49,9 +48,11 @@ async def _reads_bodies(request: web.Request, handler: Handler) -> web.StreamRes
 async def test_a_body_that_a_middleware_of_the_host_has_read_is_stored(
     database: Database, database_url: str
 ) -> None:
-    async with webhook_server(database, Config(), middlewares=[_reads_bodies]) as door:
+    async with webhook_server(
+        database, Config(), middlewares=[_reads_bodies]
+    ) as server:
         for data in (call(200), pieces(call(300))):
-            assert (await door.post("", data=data))[:2] == (200, received("call"))
+            assert (await server.post("", data=data))[:2] == (200, received("call"))
     assert rows(database_url) == [("call",)] * 2
 
 
@@ -60,10 +61,10 @@ async def test_what_a_middleware_has_read_has_the_same_limit(
 ) -> None:
     async with webhook_server(
         database, Config(), middlewares=[_reads_bodies], max_body_bytes=KIB
-    ) as door:
+    ) as server:
         for size, answer in ((KIB, received("call")), (KIB + 1, IGNORED)):
-            assert (await door.post("", data=pieces(call(size))))[:2] == (200, answer)
-            assert door.bytes_in_flight == 0
+            assert (await server.post("", data=pieces(call(size))))[:2] == (200, answer)
+            assert server.bytes_in_flight == 0
     assert rows(database_url) == [("call",)]
 
 
@@ -72,16 +73,16 @@ async def test_a_body_of_just_the_limit_is_stored_and_one_byte_more_is_not(
     database: Database, database_url: str, comes: str
 ) -> None:
     limits = {"max_body_bytes": 100 * KIB, "max_bytes_in_flight": 100 * KIB}
-    async with webhook_server(database, Config(), **limits) as door:
+    async with webhook_server(database, Config(), **limits) as server:
         for size, is_stored in ((100 * KIB, True), (100 * KIB + 1, False)):
             body = call(size)
             data: Any = pieces(body[:100], body[100:])
-            status, answer, headers = await door.post(
+            status, answer, headers = await server.post(
                 "", data=body if comes == "at once" else data
             )
             assert (status, answer) == (200, received("call") if is_stored else IGNORED)
             assert "Connection" not in headers, "it serves on"
-            assert door.bytes_in_flight == 0
+            assert server.bytes_in_flight == 0
     assert rows(database_url) == [("call",)]
 
 
@@ -90,8 +91,8 @@ async def test_of_a_body_without_end_a_part_is_taken_and_the_connection_ended(
 ) -> None:
     monkeypatch.setattr(webhook, "_MAX_DRAINED_BYTES", 256 * KIB)
     limits = {"max_body_bytes": 100 * KIB, "body_seconds": 600.0}
-    async with webhook_server(database, Config(), **limits) as door:
-        reader, writer = await asyncio.open_connection(door.host, door.port)
+    async with webhook_server(database, Config(), **limits) as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
         head = f"POST {BASE} HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n\r\n"
 
         async def write() -> None:
@@ -138,12 +139,12 @@ async def test_each_way_out_gives_the_bytes_back_and_is_counted(
         "body_seconds": 0.5 if closes else 30.0,
     }
     config = Config(webhook_secret=(SECRET,), evolution_api_key="an-api-key")
-    async with webhook_server(database, config, **settings) as door:
+    async with webhook_server(database, config, **settings) as server:
         body = data if isinstance(data, bytes) else slow()
-        answered, _, headers = await door.post("", data=body)
+        answered, _, headers = await server.post("", data=body)
         assert answered == status
         assert headers.get("Connection") == ("close" if closes else None)
-        await until(lambda: door.bytes_in_flight == 0)
+        await until(lambda: server.bytes_in_flight == 0)
     assert list(counters.webhooks.values()) == [1]
     assert [counted for _, counted in counters.webhooks] == [outcome]
 
@@ -151,16 +152,16 @@ async def test_each_way_out_gives_the_bytes_back_and_is_counted(
 async def test_a_body_beside_too_many_others_ends_its_connection(
     database: Database,
 ) -> None:
-    async with webhook_server(database, Config(), max_bytes_in_flight=KIB) as door:
-        status, _, headers = await door.post("", data=call(2 * KIB))
+    async with webhook_server(database, Config(), max_bytes_in_flight=KIB) as server:
+        status, _, headers = await server.post("", data=call(2 * KIB))
         assert (status, headers["Connection"]) == (503, "close")
 
 
 async def test_a_light_body_needs_no_process(database: Database) -> None:
-    unpackers = Unpackers()
-    await unpackers.close()
-    async with webhook_server(database, Config(), unpackers=unpackers) as door:
-        assert (await door.post("", data=call(KIB)))[0] == 200
+    heavy_bodies = HeavyBodies()
+    await heavy_bodies.close()
+    async with webhook_server(database, Config(), heavy_bodies=heavy_bodies) as server:
+        assert (await server.post("", data=call(KIB)))[0] == 200
 
 
 async def test_evolutions_key_is_not_stored_wherever_it_stands(
@@ -168,10 +169,10 @@ async def test_evolutions_key_is_not_stored_wherever_it_stands(
 ) -> None:
     key = "evolutions-own-key"
     config = Config(webhook_secret=(SECRET,), evolution_api_key=key)
-    async with webhook_server(database, config) as door:
+    async with webhook_server(database, config) as server:
         body = {"event": "call", "data": f"{SECRET} {key}"}
         headers = {"apikey": SECRET, "User-Agent": key}
-        assert (await door.post("", body, headers=headers))[0] == 200
+        assert (await server.post("", body, headers=headers))[0] == 200
     ((stored,),) = rows(database_url, "CAST(inbox AS text)")
     assert "(removed) (removed)" in stored
     assert key not in stored
@@ -182,12 +183,12 @@ async def test_a_defect_is_503_and_logged_by_its_place_and_not_by_its_text(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(raw: bytes, post: Post) -> Delivery:
+    def broken(raw: bytes, post: WebhookRequest) -> Delivery:
         raise KeyError(raw)
 
-    monkeypatch.setattr(reception, "unpack", broken)
-    async with webhook_server(database, Config()) as door:
-        status, _, headers = await door.post("", {"data": "what a person wrote"})
+    monkeypatch.setattr(inbox, "read_delivery", broken)
+    async with webhook_server(database, Config()) as server:
+        status, _, headers = await server.post("", {"data": "what a person wrote"})
         assert (status, headers["Retry-After"]) == (503, "5")
     assert "cannot be read: KeyError in broken, line " in caplog.text
     assert "person" not in caplog.text
@@ -209,14 +210,14 @@ async def test_what_evolutions_queue_waits_for_has_a_time_limit_of_its_own(
     event: str, limit: str, status: int
 ) -> None:
     settings = {"answer_seconds": 600.0, "awaited_seconds": 600.0, limit: 0.05}
-    async with webhook_server(Silent(), Config(), **settings) as door:
+    async with webhook_server(Silent(), Config(), **settings) as server:
         async with asyncio.timeout(30):
-            assert (await door.post("", {"event": event}))[0] == status
+            assert (await server.post("", {"event": event}))[0] == status
 
 
 async def test_a_large_body_has_longer_to_be_stored(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reception, "_STORED_BYTES_PER_SECOND", 1)
-    async with webhook_server(database, Config(), answer_seconds=0.0) as door:
-        assert (await door.post("", data=call(KIB)))[0] == 200
+    monkeypatch.setattr(inbox, "_STORED_BYTES_PER_SECOND", 1)
+    async with webhook_server(database, Config(), answer_seconds=0.0) as server:
+        assert (await server.post("", data=call(KIB)))[0] == 200

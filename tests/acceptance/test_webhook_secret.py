@@ -28,7 +28,7 @@ LOCKED = Config(webhook_secret=("another-secret", SECRET), evolution_api_key="un
 
 @pytest.fixture
 async def locked(database: Database) -> AsyncIterator[WebhookClient]:
-    """A door with a secret."""
+    """A server with a secret."""
     async with webhook_server(database, LOCKED) as client:
         yield client
 
@@ -135,7 +135,7 @@ async def test_a_wrong_secret_is_answered_before_the_body(
 async def test_without_a_secret_events_are_stored_but_trusted_only_when_open(
     database: Database, database_url: str, is_open: bool
 ) -> None:
-    async with webhook_server(database, Config(webhook_open=is_open)) as door:
-        status, _, _ = await door.post("/call", {}, headers=bearer("whatever"))
+    async with webhook_server(database, Config(webhook_open=is_open)) as server:
+        status, _, _ = await server.post("/call", {}, headers=bearer("whatever"))
     assert status == 200
     assert rows(database_url, "trusted") == [(is_open,)]

@@ -14,10 +14,10 @@ from yarl import URL
 
 from tests.postgres import run_sql
 from viva_server.api.problems import problem_response, to_problem, unexpected
-from viva_server.api.webhook import ANY_TAIL, WebhookDoor
+from viva_server.api.webhook import ANY_TAIL, WebhookHandlers
 from viva_server.config import Config
-from viva_server.whatsapp.inbox import Inbox, Statements
-from viva_server.whatsapp.unpackers import Unpackers
+from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
+from viva_server.whatsapp.ingress.inbox import Inbox, Statements
 
 Site = tuple[str, int]
 
@@ -36,17 +36,21 @@ class WebhookClient:
     """Posts to the server the way Evolution does: the URL goes out as it is written."""
 
     def __init__(
-        self, session: ClientSession, site: Site, door: WebhookDoor, inbox: Inbox
+        self,
+        session: ClientSession,
+        site: Site,
+        handlers: WebhookHandlers,
+        inbox: Inbox,
     ) -> None:
         self.host, self.port = site
         self._session = session
         self._origin = f"http://{self.host}:{self.port}"
-        self._door = door
+        self._handlers = handlers
         self._inbox = inbox
 
     @property
     def bytes_in_flight(self) -> int:
-        return self._door.bytes_in_flight
+        return self._handlers.bytes_in_flight
 
     @property
     def waiting(self) -> int:
@@ -80,13 +84,13 @@ class WebhookClient:
 
 @asynccontextmanager
 async def webhook_server(
-    database: Statements, config: Config, **door: Any
+    database: Statements, config: Config, **options: Any
 ) -> AsyncIterator[WebhookClient]:
-    """Run the door on a free port, in a host that may have middlewares."""
+    """Run the handlers on a free port, in a host that may have middlewares."""
     inbox = Inbox(database, retry_seconds=0.05)
-    app = web.Application(middlewares=[_problems, *door.pop("middlewares", ())])
-    unpackers = door.setdefault("unpackers", Unpackers())
-    handlers = WebhookDoor(config, inbox, **door)
+    app = web.Application(middlewares=[_problems, *options.pop("middlewares", ())])
+    heavy_bodies = options.setdefault("heavy_bodies", HeavyBodies())
+    handlers = WebhookHandlers(config, inbox, **options)
     app.router.add_post(BASE + ANY_TAIL, handlers.receive)
     app.router.add_get(BASE + ANY_TAIL, handlers.describe)
     runner = web.AppRunner(app)
@@ -99,7 +103,7 @@ async def webhook_server(
             yield WebhookClient(session, address, handlers, inbox)
     finally:
         await runner.cleanup()
-        await unpackers.close()
+        await heavy_bodies.close()
         await inbox.close(within_seconds=0.5)
 
 

@@ -1,10 +1,12 @@
 """The long versions of the fault tests, with figures.
 
-    python -m tests.faults.campaign --kills 500 --json campaign.json
-    python -m tests.faults.campaign --only kill_random,frozen
+    python -m tests.faults.campaign --seconds 1200 --kills 500 --json campaign.json
+    python -m tests.faults.campaign --only random,kill_random
 
-Each scenario runs on a database of its own, with fsync on. A failure is a figure too:
-the campaign goes on and exits 1 at its end. Seeds are printed; `--seed` repeats one.
+It runs in namespaces of its own where the machine lets it (root, unshare), so nothing
+that it starts or changes outlives it. Each scenario runs on a database of its own, with
+fsync on. A failure is a figure too: the campaign goes on and exits 1 at its end. Seeds
+are printed; `--seed` repeats one.
 """
 
 from __future__ import annotations
@@ -30,13 +32,17 @@ from tests.faults import (
     large_bodies,
     leaving,
     outage,
+    random_faults,
+    site_scenes,
     vanishing,
     whatsapp_campaign,
 )
 from tests.faults.armed import POINTS
 from tests.faults.client import Stream
 from tests.faults.fleet import Fleet, fleet_of
+from tests.faults.site import FaultyPostgres, is_isolated, isolate
 from tests.postgres import PostgresServer, data_folder
+from viva_server.store.embedded import EmbeddedPostgres
 
 Figures = dict[str, Any]
 _ROUND_KILLS = 20
@@ -45,9 +51,10 @@ _ROUND_KILLS = 20
 class World:
     """What a scenario of the campaign gets."""
 
-    def __init__(self, postgres: PostgresServer, kills: int) -> None:
+    def __init__(self, postgres: PostgresServer, options: argparse.Namespace) -> None:
         self.postgres = postgres
-        self.kills = kills
+        self.options = options
+        self.kills: int = options.kills
 
     @contextlib.asynccontextmanager
     async def fleet(self) -> AsyncIterator[tuple[Fleet, FakeModel]]:
@@ -58,6 +65,16 @@ class World:
                     yield all_, model
                 finally:
                     Stream.abort_all()
+
+
+async def random_(world: World) -> Figures:
+    """Faults at random between servers and database, `--seconds` long."""
+    options = world.options
+    async with durable_postgres(FaultyPostgres) as postgres:
+        plan = random_faults.Plan(
+            options.seconds, options.slack, options.faults.split(",")
+        )
+        return await random_faults.random_faults(postgres, options.keep, plan)
 
 
 async def kill_random(world: World) -> Figures:
@@ -228,6 +245,27 @@ async def heavy_bodies(world: World) -> Figures:
         )
 
 
+async def purged_in_a_cut(world: World) -> Figures:
+    async with world.fleet() as (fleet, model):
+        return await site_scenes.purged_in_a_cut(fleet, model)
+
+
+async def standby_promoted(world: World) -> Figures:
+    """A failover to a synchronous standby, 20 s after the primary's end."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with FakeModel() as model:
+            return await site_scenes.standby_promoted(
+                world.postgres, model, Path(folder)
+            )
+
+
+async def two_versions(world: World) -> Figures:
+    """A process of the version before beside a new one, for 60 s."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with FakeModel() as model:
+            return await site_scenes.two_versions(world.postgres, model, Path(folder))
+
+
 def _on_whatsapp(
     scenario: Callable[[PostgresServer, Path], Awaitable[Figures]],
 ) -> Callable[[World], Awaitable[Figures]]:
@@ -239,8 +277,12 @@ def _on_whatsapp(
 
 
 SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
-    scenario.__name__: scenario
+    scenario.__name__.rstrip("_"): scenario
     for scenario in (
+        random_,
+        two_versions,
+        standby_promoted,
+        purged_in_a_cut,
         kill_points,
         kill_closing_dead,
         frozen,
@@ -264,19 +306,28 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
 } | {name: _on_whatsapp(each) for name, each in whatsapp_campaign.SCENARIOS.items()}
 
 
-async def run(names: list[str], kills: int, seed: int) -> dict[str, Figures]:
-    """Run scenarios one after the other and give their figures."""
-    results: dict[str, Figures] = {}
+@contextlib.asynccontextmanager
+async def durable_postgres(
+    kind: type[EmbeddedPostgres] = EmbeddedPostgres,
+) -> AsyncIterator[PostgresServer]:
+    """Run a PostgreSQL with fsync and the template."""
     with data_folder() as folder:
-        postgres = PostgresServer(folder, fast_unsafe=False)
+        postgres = PostgresServer(folder, fast_unsafe=False, kind=kind)
         await postgres.start()
         postgres.add_template()
         try:
-            for name in names:
-                random.seed(f"{seed} {name}")
-                results[name] = await _measured(name, World(postgres, kills))
+            yield postgres
         finally:
             await postgres.stop()
+
+
+async def run(names: list[str], options: argparse.Namespace) -> dict[str, Figures]:
+    """Run scenarios one after the other and give their figures."""
+    results: dict[str, Figures] = {}
+    async with durable_postgres() as postgres:
+        for name in names:
+            random.seed(f"{options.seed} {name}")
+            results[name] = await _measured(name, World(postgres, options))
     return results
 
 
@@ -298,15 +349,29 @@ async def _measured(name: str, world: World) -> Figures:
 
 
 def main() -> int:
+    isolate("tests.faults.campaign", sys.argv[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign")
     parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=1200.0, help="of `random`")
+    parser.add_argument(
+        "--slack",
+        type=float,
+        default=0.0,
+        help="seconds by which a busy machine may exceed times",
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--only", help="names, with commas")
+    parser.add_argument("--faults", default="", help="of `random`: names, with commas")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--keep", type=Path, help="a folder for histories and logs")
     options = parser.parse_args()
+    options.keep = Path(options.keep or tempfile.mkdtemp(prefix="viva-campaign-"))
+    options.keep.mkdir(exist_ok=True)
     names = options.only.split(",") if options.only else list(SCENARIOS)
-    print(f"seed {options.seed}, Python {platform.python_version()}", flush=True)
-    results = asyncio.run(run(names, options.kills, options.seed))
+    print(f"seed {options.seed}, Python {platform.python_version()},"
+          f" {'' if is_isolated() else 'not '}isolated, kept in {options.keep}",
+          flush=True)  # fmt: skip
+    results = asyncio.run(run(names, options))
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1, ensure_ascii=False))
     return 0 if all(figures["held"] for figures in results.values()) else 1

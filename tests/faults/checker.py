@@ -13,6 +13,16 @@ I6   one key is one reply and one model call, whatever is killed;
 I7   a stream is accepted, content …, one last event, end; without one it is cut;
 I10  nobody sees what is another person's;
 I16  two replies of one session never run at once.
+
+Where faults were injected, and noted:
+
+F1   a process is declared dead, and its replies are `crashed`, only if it was killed,
+     or alone silent for 15 s, or alone had its connections reset for 1.5 s;
+F2   a killed process is declared dead and has no live reply 2 s later, or 17 s after
+     the end of another fault that ended less than 15 s before the kill, or later;
+F3   every process is ready 2 s after the end of a fault, until the next begins;
+F4   nothing else ends a reply or refuses a request but 503 and 504, and all are
+     answered in the end.
 """
 
 from __future__ import annotations
@@ -21,7 +31,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Literal
 
 from tests.faults.history import Event, History, ModelRun, Stored, figures_of
@@ -29,6 +39,13 @@ from tests.faults.history import Event, History, ModelRun, Stored, figures_of
 _ENDED = frozenset({"complete", "partial", "failed"})
 _CLOCK_SECONDS = 0.25
 """By how much the end of one run may be noticed after the begin of the next."""
+
+CLOSED_SECONDS, CLOSED_AFTER_FAULT_SECONDS = 2.0, 17.0
+_BREAK_SECONDS = 15.0
+_SILENT_SECONDS, _RESET_SECONDS = 15.0, 1.5
+_READY_SECONDS = 2.0
+_SEEN_SECONDS = 0.5
+"""How late a look from outside may see a change, and how old the last beat may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +62,32 @@ class Verdict:
 
     word: Literal["valid", "invalid", "unknown"]
     broken: list[Broken]
-    figures: dict[str, int]
+    figures: dict[str, int | float]
 
 
-def check(history: History, *, least_done: int = 1) -> Verdict:
-    """Judge a history after quiescence."""
+def check(
+    history: History,
+    *,
+    least_done: int = 1,
+    closed_seconds: float = CLOSED_SECONDS,
+    slack_seconds: float = 0.0,
+) -> Verdict:
+    """Judge a history after quiescence.
+
+    A kill is to be closed within `closed_seconds`; `slack_seconds` more may pass on a
+    busy machine until that, and until all are ready again.
+    """
     broken = [finding for rule in _RULES for finding in rule(history)]
-    figures = figures_of(history)
+    figures: dict[str, int | float] = {**figures_of(history)}
+    if faults := _faults(history):
+        doubled = {"I1b", "I3r", "I6"}
+        figures["doubled"] = sum(each.invariant in doubled for each in broken)
+        broken += _dies_for_a_cause(history, faults, figures)
+        broken += _kills_are_closed(
+            history, faults, figures, closed_seconds, slack_seconds
+        )
+        broken += _all_are_ready_again(history, faults, figures, slack_seconds)
+        broken += _nothing_else_fails(history)
     if broken:
         return Verdict("invalid", broken, figures)
     word: Literal["valid", "unknown"] = (
@@ -303,3 +339,156 @@ _RULES = (
     _nobody_sees_another,
     _one_run_at_a_time,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """One injected fault: when it stood, and what it did to whom."""
+
+    name: str
+    effect: str
+    on: frozenset[str]
+    is_alone: bool
+    begin: float
+    end: float
+
+
+def _faults(history: History) -> list[_Fault]:
+    """Give the faults by their begin; the start of the processes is one that ends."""
+    begun = {e.facts["number"]: e for e in history.of("fault") if e.kind == "invoke"}
+    faults = []
+    for event in history.of("fault"):
+        if event.kind != "ok":
+            continue
+        facts = event.facts
+        begin = begun.get(facts["number"], event).at
+        on = frozenset(facts.get("on", ()))
+        effect, is_alone = facts.get("effect", ""), facts.get("is_alone", False)
+        faults.append(_Fault(facts["name"], effect, on, is_alone, begin, event.at))
+    return sorted(faults, key=lambda fault: fault.begin)
+
+
+def _dies_for_a_cause(
+    history: History, faults: list[_Fault], figures: dict[str, int | float]
+) -> Iterator[Broken]:
+    killed = {e.facts["pid"]: e.at for e in history.of("kill") if e.kind == "invoke"}
+    crashed = Counter(
+        history.owners.get(message.id, "nobody")
+        for message in history.stored
+        if message.finish_reason == "crashed"
+    )
+    figures["crashed"] = crashed.total()
+    figures["crashed_without_cause"] = 0
+    deaths = {event.facts["process"]: event for event in history.of("dead")}
+    for process, death in deaths.items():
+        if killed.get(death.facts["pid"], death.at + 1) <= death.at:
+            continue
+        if _was_cut_off(death, faults):
+            continue
+        figures["crashed_without_cause"] += crashed[process]
+        near = [f.name for f in faults if f.begin <= death.at <= f.end + _BREAK_SECONDS]
+        yield Broken(
+            "F1", f"{death.by} called dead, {crashed[process]} replies; faults: {near}"
+        )
+    for process in crashed.keys() - deaths.keys():
+        figures["crashed_without_cause"] += crashed[process]
+        yield Broken("F1", f"{crashed[process]} replies crashed, {process} lived")
+
+
+def _was_cut_off(death: Event, faults: list[_Fault]) -> bool:
+    """Whether the process alone was silent or reset for long enough."""
+    for effects, least in (
+        ({"silent", "reset"}, _SILENT_SECONDS),
+        ({"reset"}, _RESET_SECONDS),
+    ):
+        since = end = float("-inf")
+        for fault in faults:
+            if death.by in fault.on and fault.is_alone and fault.effect in effects:
+                since = since if fault.begin <= end + _SEEN_SECONDS else fault.begin
+                end = max(end, fault.end)
+                if since + least - _SEEN_SECONDS <= death.at <= end + _SEEN_SECONDS:
+                    return True
+    return False
+
+
+def _kills_are_closed(
+    history: History,
+    faults: list[_Fault],
+    figures: dict[str, int | float],
+    closed_seconds: float,
+    slack_seconds: float,
+) -> Iterator[Broken]:
+    closed = {e.facts["pid"]: e.at for e in history.of("kill") if e.kind == "ok"}
+    took: dict[bool, list[float]] = {True: [0.0], False: [0.0]}
+    kills = [event for event in history.of("kill") if event.kind == "invoke"]
+    for kill in kills:
+        limit = alone = kill.at + closed_seconds
+        for fault in faults:
+            is_its_own = fault.is_alone and fault.effect == "killed"
+            is_its_own &= kill.by in fault.on and fault.begin <= kill.at <= fault.end
+            if is_its_own or fault.begin > limit + slack_seconds:
+                continue
+            if fault.end > kill.at - _BREAK_SECONDS:
+                limit = max(limit, fault.end + CLOSED_AFTER_FAULT_SECONDS)
+        at = closed.get(kill.facts["pid"], float("inf"))
+        took[limit == alone].append(at - kill.at)
+        if at > limit + slack_seconds:
+            yield Broken(
+                "F2", f"{kill.by} closed {at - kill.at:.2f} s after its kill, "
+                f"not {limit - kill.at:.2f}"
+            )  # fmt: skip
+    figures["kills"] = len(kills)
+    figures["closed_max_s"] = round(max(took[True]), 2)
+    figures["closed_near_a_fault_max_s"] = round(max(took[False]), 2)
+
+
+def _rests(history: History, faults: list[_Fault]) -> Iterator[tuple[_Fault, float]]:
+    """Give the times without a fault: the one that ended last, and when one begins."""
+    latest = faults[0]
+    begins = [fault.begin for fault in faults[1:]]
+    for fault, until in zip(faults, [*begins, history.events[-1].at], strict=True):
+        latest = max(latest, fault, key=lambda each: each.end)
+        if latest.end < until:
+            yield latest, until
+
+
+def _all_are_ready_again(
+    history: History,
+    faults: list[_Fault],
+    figures: dict[str, int | float],
+    slack_seconds: float,
+) -> Iterator[Broken]:
+    states: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for event in history.of("ready"):
+        states[event.by].append((event.at, event.facts["is_ready"]))
+    slowest = 0.0
+    for fault, until in _rests(history, faults):
+        begin = fault.end
+        for server, changes in states.items():
+            before = [is_ready for at, is_ready in changes if at <= begin]
+            within = [(at, is_ready) for at, is_ready in changes if begin < at < until]
+            downs = [at for at, is_ready in within if not is_ready]
+            ups = [at for at, is_ready in within if is_ready]
+            if not downs and (before[-1:] == [True]):
+                continue
+            is_up = bool(ups) and ups[-1] > max(downs, default=begin)
+            took = (ups[-1] if is_up else until) - begin
+            slowest = max(slowest, took)
+            if took > _READY_SECONDS + _SEEN_SECONDS + slack_seconds:
+                state = "ready" if is_up else "not ready"
+                yield Broken(
+                    "F3", f"{server} {state} {took:.1f} s after {fault.name!r}"
+                )
+    figures["ready_again_max_s"] = round(slowest, 2)
+
+
+def _nothing_else_fails(history: History) -> Iterator[Broken]:
+    for message in history.stored:
+        if message.finish_reason not in {None, "stop", "crashed"}:
+            yield Broken("F4", f"{message.finish_reason}: {message.id}")
+    for event in chain(history.of("closed"), history.of("chat")):
+        status = event.facts.get("status", 0)
+        if status >= 400 and status not in {503, 504}:
+            yield Broken("F4", f"answered {status}: {event.by}")
+        if event.facts.get("why") == "time":
+            yield Broken("F4", f"never answered: {event.by}")

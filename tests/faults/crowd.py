@@ -22,7 +22,9 @@ _numbers = itertools.count(1)
 class Crowd:
     """Persons who ask one question after another: so many, or until the block ends.
 
-    The end of the block waits for the questions that are under way.
+    `wants` stands in each question, such as `model:tokens=5` for the fake model; each
+    is given up after `within_seconds`. The end of the block waits for the questions
+    that are under way.
     """
 
     def __init__(
@@ -32,12 +34,16 @@ class Crowd:
         persons: int,
         *,
         questions: int | None = None,
+        wants: str = "",
+        within_seconds: float = 60.0,
     ) -> None:
         self.talks: list[Talk] = []
         self._history = history
         self._servers = servers
         self._persons = persons
         self._questions = questions
+        self._wants = wants
+        self._within_seconds = within_seconds
         self._tasks: list[asyncio.Task[None]] = []
         self._is_over = False
 
@@ -68,10 +74,10 @@ class Crowd:
                 return
             if self._questions is None and self._is_over and number > 1:
                 return
-            text = f"{person} asks {number}"
+            text = f"{person} asks {number} {self._wants}".rstrip()
             talk = Talk(self._history, self._servers, person=person, text=text)
             self.talks.append(talk)
-            await talk.run()
+            await talk.run(self._within_seconds)
 
 
 async def taken_over(dsn: str, owner: str, within_seconds: float = 60.0) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import os
 import re
@@ -11,8 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import psycopg2.extensions
 
@@ -45,7 +47,8 @@ class Server:
     """One `viva-server serve`. Its log is a file; it is ended by its own pid only.
 
     `armed` are failpoints and mutants of `tests.faults.armed`, which then stands in
-    front of the same command.
+    front of the same command. With `is_piped` the log goes through a pipe of 4 KiB to
+    a reader of its own, `log_reader`, which may be stopped.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Server:
         self.settings = {"VIVA_PORT": "0", **settings}
         self._armed = armed
         self._prefix = prefix
+        self.is_piped = False
         self._process: subprocess.Popen[bytes] | None = None
+        self.log_reader: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
@@ -85,16 +90,30 @@ class Server:
         command = ["tests.faults.armed", *self._armed] if self._armed else []
         command = command or ["viva_server", "serve"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("VIVA_")}
-        with self.log_file.open("ab") as log:
+        with self.log_file.open("ab") as log, self._pipe_to(log) as sink:
             self._process = subprocess.Popen(
                 [*self._prefix, sys.executable, "-m", *command],
                 cwd=_ROOT,
                 env=environment | self.settings,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=sink,
+                stderr=sink,
                 start_new_session=True,
             )
+
+    @contextlib.contextmanager
+    def _pipe_to(self, log: IO[bytes]) -> Iterator[IO[bytes]]:
+        """Give what the process writes to: the log itself, or the pipe before it."""
+        if not self.is_piped:
+            yield log
+            return
+        self.log_reader = subprocess.Popen(
+            ["cat"], stdin=subprocess.PIPE, stdout=log, start_new_session=True
+        )
+        assert self.log_reader.stdin is not None
+        with self.log_reader.stdin as pipe:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+            yield pipe
 
     async def start(self) -> None:
         """Start the process and wait until it listens.
@@ -147,6 +166,9 @@ class Server:
             assert self._process is not None
             self._process.kill()
             self._process.wait()
+        if self.log_reader is not None:
+            self.log_reader.kill()
+            self.log_reader.wait()
 
 
 class Fleet:

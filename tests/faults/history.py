@@ -64,6 +64,8 @@ class History:
     events: list[Event] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     runs: list[ModelRun] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
+    """The process (its row's id) that each reply belonged to, where it was noted."""
 
     def add(self, by: str, kind: Kind, what: str, **facts: Any) -> Event:
         """Note an event, now."""

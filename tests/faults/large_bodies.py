@@ -114,12 +114,12 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def unpackers_of(pid: int) -> list[int]:
-    """Give the running processes of a server that unpack heavy bodies for it."""
+def heavy_processes_of(pid: int) -> list[int]:
+    """Give the running processes of a server that read heavy bodies for it."""
     running = []
     for child in children_of(pid):
         with contextlib.suppress(OSError):
-            if b"unpack_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"ingress.heavy_bodies" in Path(f"/proc/{child}/cmdline").read_bytes():
                 running.append(child)
     return running
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from viva_server.api import sockets
@@ -12,11 +12,11 @@ from viva_server.chat.failure_detector import Limits
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
 from viva_server.store import processes, queries
-from viva_server.store.outbox import Send
 from viva_server.store.replies import Chunk, ClosedReply
-from viva_server.whatsapp import outbox
-from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.outcomes import SendOutcome
+from viva_server.whatsapp.conversation import outbox
+from viva_server.whatsapp.conversation.outbox import Send
+from viva_server.whatsapp.evolution.catch_up import CatchUp
+from viva_server.whatsapp.evolution.client import SendOutcome
 
 _GAP_SECONDS = 0.3
 """Between showing and storing: makes the defect likely to be met by one kill."""
@@ -28,7 +28,7 @@ def _shows_first(kind: type[Any]) -> None:
     async def shown_first(
         self: Journal,
         items: list[tuple[LiveReply, Any]],
-        store: Callable[[list[Any]], Awaitable[None]],
+        store: Callable[[Any, Sequence[Any]], Awaitable[None]],
         stored: Callable[[LiveReply, Any], None],
     ) -> None:
         if not items or not isinstance(items[0][1], kind):
@@ -93,11 +93,11 @@ def send_blindly() -> None:
     write = outbox.Outbox._finish
 
     async def finish(
-        self: outbox.Outbox, owner: str, send: Send, outcome: SendOutcome
+        self: outbox.Outbox, owner: str, send: Send, outcome: SendOutcome, **how: Any
     ) -> None:
         if outcome.kind == "unknown":
             outcome = SendOutcome("retry", reason=outcome.reason)
-        await write(self, owner, send, outcome)
+        await write(self, owner, send, outcome, **how)
 
     outbox.Outbox._finish = finish  # type: ignore[method-assign]
 

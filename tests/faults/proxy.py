@@ -19,7 +19,7 @@ _FIRST_DATA_SECONDS = 0.2
 
 
 class Proxy:
-    """A port of 127.0.0.1 that leads to a server and fails as `set` says.
+    """A port that leads to a server and fails as `set` says.
 
     `pass`: both ways are open. `drop`: nothing goes either way and connections stay
     open, as behind a switch that drops; a FIN or RST is held back as well. `up`: only
@@ -32,11 +32,19 @@ class Proxy:
     lost, so that each connection comes back at another moment.
     """
 
-    def __init__(self, dsn: str, *, retransmits: bool = False) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        retransmits: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.mode: Mode = "pass"
         self.delay_seconds = 0.0
         """How much later each piece arrives, in order."""
-        self.port = 0
+        self.host = host
+        self.port = port
         self._address = parse_dsn(dsn)
         self._retransmits = retransmits
         self._writers: set[asyncio.StreamWriter] = set()
@@ -58,7 +66,7 @@ class Proxy:
     @property
     def dsn(self) -> str:
         """The way through here to the database."""
-        way = {**self._address, "host": "127.0.0.1", "port": str(self.port)}
+        way = {**self._address, "host": self.host, "port": str(self.port)}
         return str(make_dsn(**way))
 
     async def set(self, mode: Mode) -> None:
@@ -79,7 +87,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, backlog=512
+            self._accept, self.host, self.port, backlog=512
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

@@ -141,12 +141,12 @@ async def look(history: History, server: Server, person: str) -> list[Stored]:
 
 
 def dump(dsn: str) -> list[Stored]:
-    """Read all messages from the database."""
+    """Read all messages of the web from the database."""
     rows = run_sql(
         dsn,
         "SELECT s.person, m.session_id::text, m.seq, m.id::text, m.role, m.content,"
         " m.status, m.finish_reason FROM viva.messages AS m"
-        " JOIN viva.sessions AS s ON s.id = m.session_id",
+        " JOIN viva.sessions AS s ON s.id = m.session_id WHERE s.channel = 'web'",
     )
     names = Stored.__slots__
     return [Stored(**dict(zip(names, row, strict=True))) for row in rows]
@@ -189,5 +189,8 @@ def live_replies(dsn: str, owner: str | None = None) -> int:
 def close_history(history: History, dsn: str, model: FakeModel) -> History:
     """Add what is there after quiescence."""
     history.stored = dump(dsn)
-    history.runs = runs_of(model)
+    asked = {
+        event.facts["text"] for event in history.of("chat") if event.kind == "invoke"
+    }
+    history.runs = [run for run in runs_of(model) if run.question in asked]
     return history

@@ -64,17 +64,18 @@ async def _answered_under_faults(
         async with asyncio.TaskGroup() as group:
             group.create_task(persons.write(said))
             group.create_task(nemesis.run())
-        quiet = await _quiet(dsn, evolution, plan)
-        verdict = judge(_evidence(dsn, persons, model, evolution))
+        quiet = await quiet_after(dsn, evolution, plan.messages, plan.quiet_seconds)
+
+        verdict = judge(evidence_of(dsn, persons, model, evolution))
         figures: Figures = {**verdict.figures, **_circumstances(dsn, nemesis, model)}
-        figures["tracebacks"] = _tracebacks(fleet)
+        figures["tracebacks"] = tracebacks(fleet)
     figures |= {"seed": seed, "law": plan.law, "quiet_after_s": round(quiet, 1)}
     figures["seconds"] = round(time.monotonic() - began, 1)
     _check(verdict, figures)
     return figures
 
 
-def _tracebacks(fleet: Fleet) -> int:
+def tracebacks(fleet: Fleet) -> int:
     """Count what the servers did not expect; the first of each is printed."""
     logs = [
         server.log.split("Traceback (most recent call last):")
@@ -92,19 +93,27 @@ def _check(verdict: Verdict, figures: Figures) -> None:
 
 
 async def _start(fleet: Fleet, evolution: FaultyEvolution, plan: Plan) -> None:
-    """Start processes; instance webhooks and the global one each have their own."""
     for _ in range(plan.processes):
-        server = fleet.add(
-            armed=plan.armed,
-            port=str(free_port()),
-            worker="1",
-            evolution_url=evolution.url,
-            evolution_api_key=evolution.api_key,
-            webhook_secret=HOOK_SECRET,
-            whatsapp_debounce_seconds="0.5",
-            whatsapp_replies_per_10_minutes="1000",
-        )
+        server = fleet.add(armed=plan.armed, **settings_with(evolution))
         await fleet.run(server)
+    await connect(fleet, evolution)
+
+
+def settings_with(evolution: FaultyEvolution) -> dict[str, str]:
+    """Give what a server of a fleet needs to answer on WhatsApp, on a fixed port."""
+    return {
+        "port": str(free_port()),
+        "worker": "1",
+        "evolution_url": evolution.url,
+        "evolution_api_key": evolution.api_key,
+        "webhook_secret": HOOK_SECRET,
+        "whatsapp_debounce_seconds": "0.5",
+        "whatsapp_replies_per_10_minutes": "1000",
+    }
+
+
+async def connect(fleet: Fleet, evolution: FaultyEvolution) -> None:
+    """Send webhooks to the fleet; each instance's and the global one have their own."""
     hooks = [f"{_origin(server)}/api/v1/webhook/evolution" for server in fleet.servers]
     headers = {"Authorization": f"Bearer {HOOK_SECRET}"}
     for number, instance in enumerate(INSTANCES):
@@ -140,17 +149,19 @@ SELECT count(*) FROM (
 """
 
 
-async def _quiet(dsn: str, evolution: FaultyEvolution, plan: Plan) -> float:
+async def quiet_after(
+    dsn: str, evolution: FaultyEvolution, messages: int, within_seconds: float
+) -> float:
     """Wait until nothing is to be done; give the seconds. What stays is judged."""
     began = time.monotonic()
     # Those two that made the instances known are of groups, and not answered.
     stored = "SELECT count(*) FROM viva.whatsapp_messages WHERE why_not IS NULL"
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(plan.quiet_seconds):
-            await evolution.webhooks.settled(plan.quiet_seconds)
-            while run_sql(dsn, stored)[0][0] < plan.messages or _undone(dsn):
+        async with asyncio.timeout(within_seconds):
+            await evolution.webhooks.settled(within_seconds)
+            while run_sql(dsn, stored)[0][0] < messages or _undone(dsn):
                 await asyncio.sleep(0.25)
-            await evolution.webhooks.settled(plan.quiet_seconds)
+            await evolution.webhooks.settled(within_seconds)
             while _undone(dsn):
                 await asyncio.sleep(0.25)
     return time.monotonic() - began
@@ -160,7 +171,7 @@ def _undone(dsn: str) -> int:
     return int(run_sql(dsn, _UNDONE)[0][0])
 
 
-def _evidence(
+def evidence_of(
     dsn: str, persons: Persons, model: FaultyModel, evolution: FaultyEvolution
 ) -> Evidence:
     found_at = dict(

@@ -13,10 +13,10 @@ from tests.fakes.evolution import INSTANCE, PERSON, FakeEvolution
 from tests.postgres import run_sql
 from viva_server.config import Config
 from viva_server.store.db import Database
-from viva_server.whatsapp.catch_up import CatchUp
-from viva_server.whatsapp.client import EvolutionClient
-from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.evolution.catch_up import CatchUp
+from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
+from viva_server.whatsapp.ingress.inbox import Inbox
 
 SECRET = "a-webhook-secret"
 HOUR = 3600.0

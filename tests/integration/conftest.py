@@ -12,8 +12,8 @@ from tests.integration.catching import Room
 from tests.integration.gates import Gate
 from tests.postgres import PostgresServer
 from viva_server.store.db import Database
-from viva_server.whatsapp.client import EvolutionClient
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.ingress.inbox import Inbox
 
 
 @asynccontextmanager
@@ -59,7 +59,7 @@ def gate(database: Database) -> Gate:
 @pytest.fixture
 async def inbox(gate: Gate) -> AsyncIterator[Inbox]:
     """An inbox with small limits."""
-    inbox = Inbox(gate, retry_seconds=0.02, max_queued=50, max_kept=3)
+    inbox = Inbox(gate, retry_seconds=0.02, max_queued=50, max_deferred=3)
     yield inbox
     gate.opened.set()
     await inbox.close()

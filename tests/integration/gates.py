@@ -10,9 +10,9 @@ from typing import Any
 
 from tests.postgres import run_sql
 from tests.waiting import until
-from viva_server.errors import StoreError, StoreUnavailableError
+from viva_server.errors import RowError, StoreUnavailableError
 from viva_server.store.db import Database
-from viva_server.whatsapp.delivery import Delivery, make_delivery
+from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
 
 _MESSAGE_ID = 9
 _BODY = 13
@@ -65,7 +65,7 @@ class Gate:
         if self.errors:
             raise self.errors.pop(0)
         if self.refuses(str([row[_BODY] for row in fields])):
-            raise StoreError("refused")
+            raise RowError("refused")
         rows = await self._database.fetch(query, **parameters)
         if self.loses_answer:
             self.loses_answer = False

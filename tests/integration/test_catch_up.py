@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.evolution import INSTANCE, PERSON, Generation
 from tests.integration.catching import SECRET, Room
-from viva_server.whatsapp.delivery import make_delivery
+from viva_server.whatsapp.ingress.delivery import make_delivery
 
 
 @pytest.mark.parametrize("generation", ["1", "2"])

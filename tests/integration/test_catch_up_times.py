@@ -10,7 +10,7 @@ import pytest
 from tests.integration.catching import HOUR, Room, connection, running
 from tests.waiting import until
 from viva_server.store.db import Database
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.ingress.inbox import Inbox
 
 
 async def test_it_looks_as_far_back_as_the_outage_was_long(room: Room) -> None:

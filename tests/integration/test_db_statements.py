@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from traceback import TracebackException
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +17,10 @@ from tests.postgres import PostgresServer, relaying
 from viva_server.errors import (
     ConfigError,
     ConstraintError,
+    RowError,
     StoreError,
+    StoreLockedError,
+    StoreRefusedError,
     StoreUnavailableError,
     TransientStoreError,
 )
@@ -106,14 +110,41 @@ async def test_a_refused_row_names_its_constraint(db: Database) -> None:
         text("SELECT :word").bindparams(word=object()),
     ],
 )
-async def test_an_error_keeps_its_cause_and_shows_no_value(
+async def test_an_error_shows_no_value_in_its_text_nor_in_a_traceback(
     db: Database, statement: sa.TextClause
 ) -> None:
     with pytest.raises(StoreError) as caught:
         await db.fetch_statement(statement)
-    assert "secret" not in str(caught.value)
-    assert caught.value.__cause__ is not None
+    lines = TracebackException.from_exception(caught.value).format()
+    shown = [line for line in lines if not line.lstrip().startswith("File")]
+    assert "secret" not in "".join(shown)
     assert await db.fetch_statement(_WORDS) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "sqlstate"),
+    [
+        ("INSERT INTO things VALUES (1, '')", ConstraintError, "23514"),
+        ("INSERT INTO things VALUES (NULL, 'a')", ConstraintError, "23502"),
+        ("SELECT CAST('secret' AS integer)", RowError, "22P02"),
+        ("SELECT 1 / 0", RowError, "22012"),
+        ("SELECT 'secret' FROM nowhere", StoreRefusedError, "42P01"),
+        ("SET ROLE nobody_has_it", RowError, "22023"),
+        ("DO $$ BEGIN RAISE 'secret'; END $$", StoreRefusedError, "P0001"),
+        ("DO $$ BEGIN RAISE 'x' USING ERRCODE = '42501'; END $$", StoreRefusedError,
+         "42501"),
+        ("DO $$ BEGIN RAISE 'x' USING ERRCODE = '53100'; END $$",
+         StoreUnavailableError, "53100"),
+        ("DO $$ BEGIN RAISE 'x' USING ERRCODE = '55P03'; END $$", StoreLockedError,
+         "55P03"),
+    ],
+)  # fmt: skip
+async def test_a_class_of_error_says_whether_the_row_is_at_fault(
+    db: Database, statement: str, kind: type[StoreError], sqlstate: str
+) -> None:
+    with pytest.raises(StoreError) as caught:
+        await db.execute_script(statement)
+    assert (type(caught.value), caught.value.sqlstate) == (kind, sqlstate)
 
 
 async def test_an_error_names_the_query(db: Database, probe: str) -> None:
@@ -226,7 +257,7 @@ async def test_every_form_of_address_connects(
         relaying(postgres) as relay,
         _opened(f"host={host} port={relay.port} user=viva dbname=postgres") as database,
     ):
-        assert await database.fetch("ping") == [(1,)]
+        assert await database.fetch("has_migrations") == [(False,)]
 
 
 async def test_a_url_connects(postgres: PostgresServer) -> None:
@@ -234,7 +265,7 @@ async def test_a_url_connects(postgres: PostgresServer) -> None:
         relaying(postgres) as relay,
         _opened(f"postgresql://viva@127.0.0.1:{relay.port}/postgres") as database,
     ):
-        assert await database.fetch("ping") == [(1,)]
+        assert await database.fetch("has_migrations") == [(False,)]
 
 
 async def test_a_refused_login_says_so_without_the_password(

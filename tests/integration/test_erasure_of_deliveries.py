@@ -27,8 +27,7 @@ from viva_server.store import erasure as module
 from viva_server.store.db import Database, Row
 from viva_server.store.erasure import Erasure
 from viva_server.store.subjects import whatsapp_subject, with_addresses
-from viva_server.store.whatsapp_events import apply_handover, load_pending
-from viva_server.whatsapp.delivery import make_delivery
+from viva_server.whatsapp.ingress.delivery import make_delivery
 
 _JID = f"{PHONE}@s.whatsapp.net"
 _OTHER = "5511900000000@s.whatsapp.net"
@@ -135,16 +134,16 @@ async def test_what_is_pending_or_put_aside_of_the_person_is_not_applied_any_mor
     own |= {"message": {"conversation": _CANARY}}
     await receive(database, [webhook("messages.upsert", own)])
     run_sql(database_url, f"UPDATE viva.inbox SET problem = '{_CANARY} {PHONE}'")
-    [pending] = await load_pending(database, rows=10)
+    [pending] = await database.fetch("load_pending", rows=10)
 
     await erase(database, whatsapp_subject(f"loja/{PHONE}"))
     # A process that had read it before cannot pause the chat any more.
-    await apply_handover(
-        database, pending.id, "loja", _JID,
+    await database.execute(
+        "apply_handover", inbox_id=pending.id, instance="loja", jid=_JID,
         spoken_at=NOW, handover_seconds=9e9, greeting_seconds=3,
     )  # fmt: skip
 
-    assert await load_pending(database, rows=10) == []
+    assert await database.fetch("load_pending", rows=10) == []
     assert PHONE not in dump(database_url)
 
 

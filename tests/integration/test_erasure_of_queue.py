@@ -10,15 +10,14 @@ from tests.people import (
     begin_send,
     dump,
     erase,
+    finish_send,
     receive,
     rows,
     written,
 )
 from tests.postgres import run_sql
 from viva_server.store.db import Database
-from viva_server.store.outbox import finish_send
 from viva_server.store.subjects import whatsapp_subject
-from viva_server.store.whatsapp_chats import claim_chats, release_chat
 
 _CANARY = "canary"
 _SUBJECT = whatsapp_subject(f"loja/{PHONE}")
@@ -49,13 +48,14 @@ async def test_a_chat_whose_owner_has_not_begun_a_reply_yet_is_waited_for(
     await receive(database, [written(_CANARY)])
     run_sql(database_url, "UPDATE viva.whatsapp_chats SET due_at = now()")
     owner = add_process(database_url)
-    [chat] = await claim_chats(database, owner, chats=1)
+    [row] = await database.fetch("claim_chats", owner=owner, chats=1)
+    claim = {"owner": owner, "instance": row.instance, "jid": row.jid}
 
     erasing = asyncio.create_task(erase(database, _SUBJECT))
     await asyncio.sleep(1.0)
     assert not erasing.done()
 
-    await release_chat(database, owner, chat, None)
+    await database.execute("release_chat", **claim, again_seconds=None)
     await erasing
     assert _CANARY not in dump(database_url)
     assert PHONE not in dump(database_url)

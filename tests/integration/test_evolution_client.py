@@ -14,7 +14,7 @@ from tests.fakes.evolution_faults import Fault
 from tests.programs import free_port
 from tests.waiting import until
 from viva_server.errors import ConfigError
-from viva_server.whatsapp.client import EvolutionClient, SendOutcome
+from viva_server.whatsapp.evolution.client import EvolutionClient, SendOutcome
 
 GENERATIONS: list[Generation] = ["1", "2", "go"]
 

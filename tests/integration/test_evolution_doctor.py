@@ -12,7 +12,7 @@ from tests.fakes.evolution import FakeEvolution
 from tests.programs import free_port
 from viva_server.checks import Check
 from viva_server.config import Config
-from viva_server.whatsapp.doctor import check_evolution
+from viva_server.whatsapp.evolution.doctor import check_evolution
 
 SECRET = "a-webhook-secret"
 

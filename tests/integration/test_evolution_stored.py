@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes.evolution import INSTANCE, FakeEvolution, Generation
 from viva_server.errors import EvolutionError
-from viva_server.whatsapp.client import EvolutionClient
-from viva_server.whatsapp.stored import MAX_ROWS, PAGE_ROWS
+from viva_server.whatsapp.evolution.catch_up import MAX_ROWS, PAGE_ROWS, stored_messages
+from viva_server.whatsapp.evolution.client import EvolutionClient
 
 NOW = datetime.now(UTC)
 
@@ -44,7 +44,7 @@ async def test_stored_messages_come_oldest_first_and_not_older_than_asked(
         evolution.receive(str(number), at=at, delivers=False)
     evolution.receive("same second", at=NOW.timestamp() - 1, delivers=False)
 
-    rows = await client.stored_messages(INSTANCE, NOW - timedelta(seconds=60))
+    rows = await stored_messages(client, INSTANCE, NOW - timedelta(seconds=60))
 
     wanted = [str(number) for number in range(count - 60, count)]
     assert texts(rows) == [*wanted, "same second"]
@@ -58,7 +58,7 @@ async def test_2_0_which_does_not_look_by_time_gives_the_same(
         at = (NOW - timedelta(minutes=PAGE_ROWS * 3 - number)).timestamp()
         evolution.receive(str(number), at=at, delivers=False)
 
-    rows = await client.stored_messages(INSTANCE, NOW - timedelta(minutes=70.5))
+    rows = await stored_messages(client, INSTANCE, NOW - timedelta(minutes=70.5))
 
     assert len(rows) == 70
     assert len(evolution.requests) == 2
@@ -70,7 +70,7 @@ async def test_an_endless_store_is_read_to_a_limit(
     for number in range(MAX_ROWS + 10):
         evolution.receive(str(number), delivers=False)
 
-    rows = await client.stored_messages(INSTANCE, NOW - timedelta(days=1))
+    rows = await stored_messages(client, INSTANCE, NOW - timedelta(days=1))
 
     assert len(rows) == MAX_ROWS
     assert texts(rows)[-1] == str(MAX_ROWS + 9)
@@ -84,7 +84,7 @@ async def test_bytes_of_stored_messages_are_left_behind(
     message = {"imageMessage": {"caption": "foto", "jpegThumbnail": thumbnail}}
     evolution.receive("", message=message, delivers=False)
 
-    (row,) = await client.stored_messages(INSTANCE, NOW - timedelta(days=1))
+    (row,) = await stored_messages(client, INSTANCE, NOW - timedelta(days=1))
 
     image = row["message"]["imageMessage"]
     assert image["caption"] == "foto"
@@ -100,7 +100,7 @@ async def test_a_strange_store_is_an_error_of_ours(
     evolution.answers["chat/findMessages"] = answer
 
     with pytest.raises(EvolutionError, match="strange_answer"):
-        await client.stored_messages(INSTANCE, NOW)
+        await stored_messages(client, INSTANCE, NOW)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ async def test_what_is_no_message_is_left_out(
 ) -> None:
     evolution.answers["chat/findMessages"] = b'{"messages":{"records":%s}}' % records
 
-    assert await client.stored_messages(INSTANCE, NOW) == []
+    assert await stored_messages(client, INSTANCE, NOW) == []
 
 
 async def test_evolution_go_stores_nothing_that_can_be_asked_for(
@@ -120,7 +120,7 @@ async def test_evolution_go_stores_nothing_that_can_be_asked_for(
     evolution.generation = "go"
 
     with pytest.raises(EvolutionError, match="not_found"):
-        await client.stored_messages(INSTANCE, NOW)
+        await stored_messages(client, INSTANCE, NOW)
 
 
 @pytest.mark.parametrize("settings", [None, {"url": "http://x", "enabled": True}])

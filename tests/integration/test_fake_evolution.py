@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tests.fakes.evolution import INSTANCE, PERSON, FakeEvolution
 from tests.fakes.evolution_webhooks import Law, waits_of
-from viva_server.whatsapp.client import EvolutionClient
+from viva_server.whatsapp.evolution.client import EvolutionClient
 
 
 class Receiver:

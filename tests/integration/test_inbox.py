@@ -16,8 +16,8 @@ from viva_server.errors import (
     TransientStoreError,
 )
 from viva_server.store.db import Database
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.inbox import Inbox
 
 
 async def test_a_row_is_there_when_add_returns(inbox: Inbox, database_url: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from tests.integration.gates import Gate, edit, event, message, rows
 from tests.waiting import until
 from viva_server.errors import StoreUnavailableError
-from viva_server.whatsapp.delivery import Delivery
-from viva_server.whatsapp.inbox import Inbox, KeptError
+from viva_server.whatsapp.ingress.delivery import Delivery
+from viva_server.whatsapp.ingress.inbox import DeferredError, Inbox
 
 
 async def test_a_stop_stores_what_is_queued(
@@ -45,7 +45,7 @@ async def test_a_closed_inbox_promises_nothing(inbox: Inbox) -> None:
     await inbox.close()
     with pytest.raises(StoreUnavailableError) as refused:
         await inbox.add(event("messages.edited"))
-    assert not isinstance(refused.value, KeptError)
+    assert not isinstance(refused.value, DeferredError)
     assert inbox.waiting == 0
 
 
@@ -55,7 +55,7 @@ async def test_a_stop_stores_all_that_was_kept(
     inbox = Inbox(gate, retry_seconds=60, batch_rows=2)
     gate.is_down = True
     for number in range(7):
-        with pytest.raises(KeptError):
+        with pytest.raises(DeferredError):
             await inbox.add(edit(number))
     gate.is_down = False
     await inbox.close()
@@ -69,10 +69,10 @@ async def test_a_stop_without_the_database_says_how_much_is_lost(
     inbox = Inbox(gate, retry_seconds=60)
     gate.is_down = True
     for number in range(3):
-        with pytest.raises(KeptError):
+        with pytest.raises(DeferredError):
             await inbox.add(edit(number))
     await inbox.close()
-    assert "3 kept webhook events are lost: messages.edited" in caplog.text
+    assert "3 deferred webhook events are lost: messages.edited" in caplog.text
     assert inbox.waiting == 0
 
 
@@ -88,7 +88,7 @@ async def test_what_fails_while_it_stops_is_not_said_to_be_kept(gate: Gate) -> N
     await closing
     with pytest.raises(StoreUnavailableError) as refused:
         await adding
-    assert not isinstance(refused.value, KeptError)
+    assert not isinstance(refused.value, DeferredError)
 
 
 async def test_a_cancelled_stop_leaves_nobody_waiting_and_is_cancelled(
@@ -130,14 +130,14 @@ async def test_a_stop_that_takes_too_long_tells_only_what_nobody_delivers_again(
     inbox = Inbox(gate, retry_seconds=60, batch_rows=1)
     gate.is_down = True
     for number in range(2):
-        with pytest.raises(KeptError):
+        with pytest.raises(DeferredError):
             await inbox.add(edit(number))
     gate.is_down = False
     gate.opened.clear()
     waiting = await waited_for(inbox, message(0), message(1), edit(2))
     await left(inbox, message(2), edit(3))
     await inbox.close(within_seconds=0.05)
-    assert "3 kept webhook events are lost" in caplog.text
+    assert "3 deferred webhook events are lost" in caplog.text
     assert inbox.waiting == 0
     done, _ = await asyncio.wait(waiting, timeout=5)
     assert [type(task.exception()) for task in done] == [StoreUnavailableError] * 3
@@ -155,7 +155,7 @@ async def test_a_stop_without_the_database_tells_only_what_nobody_delivers_again
     gate.is_down = True
     gate.opened.set()
     await inbox.close()
-    assert caplog.text.count("1 kept webhook events are lost") == 1
+    assert caplog.text.count("1 deferred webhook events are lost") == 1
     for task in waiting:
         with pytest.raises(StoreUnavailableError):
             await task
@@ -166,9 +166,9 @@ async def test_a_stop_in_the_middle_of_a_second_attempt_tells_what_is_lost(
 ) -> None:
     inbox = Inbox(gate, retry_seconds=0.01)
     gate.is_down = True
-    with pytest.raises(KeptError):
+    with pytest.raises(DeferredError):
         await inbox.add(edit(1))
     gate.opened.clear()
     await until(lambda: inbox.waiting == 0)  # it is on its way again
     await inbox.close(within_seconds=0.05)
-    assert "1 kept webhook events are lost: messages.edited" in caplog.text
+    assert "1 deferred webhook events are lost: messages.edited" in caplog.text

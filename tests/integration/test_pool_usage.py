@@ -21,7 +21,7 @@ async def test_a_wait_for_a_connection_is_counted_with_its_length(
     await database.open()
     slow = asyncio.create_task(database.fetch_statement(SLOW))
     await until(lambda: database.pool_usage.busy == 1)
-    waiting = asyncio.create_task(database.fetch_one("ping"))
+    waiting = asyncio.create_task(database.fetch_one("read_clock"))
     await until(lambda: database.pool_usage.waiting == 1)
     await asyncio.gather(slow, waiting)
     usage = database.pool_usage
@@ -38,7 +38,7 @@ async def test_who_gets_no_connection_in_time_is_counted(database_url: str) -> N
     slow = asyncio.create_task(database.fetch_statement(SLOW))
     await until(lambda: database.pool_usage.busy == 1)
     with pytest.raises(StoreUnavailableError):
-        await database.fetch_one("ping")
+        await database.fetch_one("read_clock")
     await slow
     usage = database.pool_usage
     await database.close()

@@ -31,11 +31,14 @@ def test_an_image_has_words_for_those_who_do_not_see_it(name: str) -> None:
     assert all(each is not None and each.text for each in ids)
 
 
-def test_the_rooms_are_those_of_the_import_contract() -> None:
+@pytest.mark.parametrize("name", ["rooms", "whatsapp"])
+def test_the_rooms_are_those_of_the_import_contract(name: str) -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", "utf-8")
-    layers = setup["importlinter:contract:rooms"]["layers"].replace("viva_server.", "")
-    facts = tomllib.loads((IMAGES / "rooms.toml").read_text("utf-8"))
+    layers = setup[f"importlinter:contract:{name}"]["layers"].replace(
+        "viva_server.", ""
+    )
+    facts = tomllib.loads((IMAGES / f"{name}.toml").read_text("utf-8"))
     rooms = [room[0] for floor in facts["floor"] for room in floor["rooms"]]
 
     assert rooms == [line.strip() for line in layers.strip().splitlines()]

@@ -17,14 +17,11 @@ from tests.chat_host import settings
 from viva_server.loop_lag import LoopLag
 from viva_server.metrics import Metrics
 from viva_server.services import Services
-from viva_server.tallies import Buckets
-from viva_server.whatsapp.counters import (
-    KNOWN_EVENTS,
-    OTHER,
-    UNREAD,
+from viva_server.tallies import (
+    Buckets,
     WebhookOutcome,
-    WhatsAppCounters,
 )
+from viva_server.whatsapp.events.table import EVENTS, GO_KINDS, label_of
 from viva_server.words import FinishReason
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +43,7 @@ def families(services: Services | None = None) -> dict[str, Metric]:
 
 def services_that_saw_a_webhook() -> Services:
     services = Services(settings("postgresql:///never"))
-    services.whatsapp_counters.webhook(UNREAD, "refused")
+    services.whatsapp_counters.webhooks["unread", "refused"] += 1
     return services
 
 
@@ -95,9 +92,9 @@ def test_counts_are_read_where_they_are_kept() -> None:
     services = Services(settings("postgresql:///never"))
     services.runtime.counters.ended["stop"] += 2
     services.runtime.counters.resumes += 3
-    services.whatsapp_counters.turn("answered")
-    services.whatsapp_counters.send("unknown")
-    services.whatsapp_counters.webhook("messages.upsert", "duplicate")
+    services.whatsapp_counters.turns["answered"] += 1
+    services.whatsapp_counters.sends["unknown"] += 1
+    services.whatsapp_counters.webhooks["messages.upsert", "duplicate"] += 1
     services.runtime.journal.counters.batch_rows.observe(7)
 
     told = {
@@ -125,15 +122,11 @@ def test_two_servers_in_one_process_share_nothing() -> None:
 
 
 def test_whatever_arrives_the_labels_of_webhooks_stay_few() -> None:
-    counters = WhatsAppCounters()
-    for number in range(10_000):
-        counters.webhook(f"event.{number}", "stored")
-    for event in (*KNOWN_EVENTS, UNREAD):
-        counters.webhook(event, "stored")
+    known = {*(event.name for event in EVENTS), *GO_KINDS}
+    assert {label_of(f"event.{number}") for number in range(10_000)} == {"other"}
+    assert {label_of(event) for event in known} == known
 
-    assert counters.webhooks[OTHER, "stored"] == 10_000
-    most = (len(KNOWN_EVENTS) + 2) * len(get_args(WebhookOutcome))
-    assert len(counters.webhooks) == len(KNOWN_EVENTS) + 2
+    most = (len(known) + len({"other", "unread"})) * len(get_args(WebhookOutcome))
     assert most < 1000
 
 

@@ -11,7 +11,7 @@ from viva_server.api.failures import describe_failure
 from viva_server.api.gate import read_json
 from viva_server.api.identity import IdentifyPerson
 from viva_server.api.messages import message_item
-from viva_server.api.problems import Problem, reply_failed
+from viva_server.api.problems import Problem, reply_failed, reply_pending
 from viva_server.api.query import read_idempotency_key
 from viva_server.api.streaming import (
     ClientConnection,
@@ -22,7 +22,11 @@ from viva_server.api.streaming import (
 from viva_server.chat.admission import Question
 from viva_server.chat.service import ChatService, Reading
 from viva_server.chat.text import ReaderCutError, ReaderGoneError
-from viva_server.errors import OverloadedError, ReplyInProgressError
+from viva_server.errors import (
+    OverloadedError,
+    ReplyInProgressError,
+    ReplyPendingError,
+)
 from viva_server.services import Services
 
 
@@ -51,7 +55,9 @@ class ChatHandlers:
             # Nobody is there to read this; the reply is stored all the same.
             raise ConnectionResetError from None
         except ReaderCutError:
-            raise OverloadedError from None
+            if "Idempotency-Key" in request.headers:
+                raise OverloadedError from None
+            raise self._pending(reading.message_id) from None
         if has_failed(ending):
             failure = describe_failure(ending)
             raise reply_failed(
@@ -125,6 +131,11 @@ class ChatHandlers:
                 message_id=error.message_id,
                 resume_url=self._location(error.message_id),
             ) from None
+        except ReplyPendingError as error:
+            raise self._pending(error.message_id) from None
+
+    def _pending(self, message_id: str) -> Problem:
+        return reply_pending(message_id, self._location(message_id))
 
     async def _write(
         self, request: web.Request, reading: Reading

@@ -47,10 +47,16 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "expectation_failed": Kind(417, "an `Expect` other than `100-continue`"),
     "validation_error": Kind(422, "members are wrong; `errors` names all of them"),
     "idempotency_key_reused": Kind(422, "the key belongs to another body"),
+    "not_storable": Kind(422, "the database refuses a value, whenever it is sent"),
     "too_many_replies": Kind(429, "the person has too many live replies"),
     "internal_error": Kind(500, "a defect of the server; its log has the cause"),
     "unavailable": Kind(
         503, "the database is away, or the server is full or stopping; try again"
+    ),
+    "reply_pending": Kind(
+        504,
+        "a message without a key may be stored: do not send it again, look at "
+        "`Content-Location`; 404 there from 30 s on: it is not",
     ),
     "not_ready": Kind(503, "the server is stopping, or its database is away"),
 }
@@ -66,7 +72,6 @@ FAILURES: Final[Mapping[str, str]] = {
     "upstream_empty": "the model ended without a word",
     "content_filter": "the model does not answer such a message",
     "responder_failed": "the host's responder has a defect",
-    "history_unavailable": "the conversation could not be loaded",
     "reply_too_slow": "no text within the cap on seconds",
     "limit": "the cap on characters leaves no text",
     "crashed": "the process died before there was text",

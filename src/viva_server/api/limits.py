@@ -1,4 +1,4 @@
-"""Limits in time that aiohttp's server lacks; only for the standalone server.
+"""Limits in time and descriptors that aiohttp's server lacks; only standalone.
 
 aiohttp 3.14 waits without end for a request's head and answers what its parser
 refuses in plain text, with a traceback in the log. The supported way to another
@@ -17,15 +17,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import resource
+import socket
+import sys
 import uuid
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Any, cast
 
 from aiohttp import http_parser, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
-from viva_server.api.problems import Problem, problem_response, unexpected
+from viva_server.api.problems import (
+    Problem,
+    problem_response,
+    unavailable,
+    unexpected,
+)
 from viva_server.api.sockets import bound_buffers
 from viva_server.errors import ConfigError
 
@@ -33,6 +44,21 @@ HEAD_SECONDS = 10.0
 IDLE_SECONDS = 75.0
 LINGERING_SECONDS = 2.0
 SERVER_NAME = "viva-server"
+
+LAST_DESCRIPTORS = 64
+"""With no more than these left only /health and /ready are answered.
+
+The rest are for what has been taken: a model's connection for each reply, the pool's.
+"""
+
+PAUSE_DESCRIPTORS = 16
+"""With no more than these left nothing is accepted; clients wait in the backlog."""
+
+_LAST_HEAD_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
+_PAUSE_SECONDS = 0.1
+_ACCEPTED_AT_ONCE = 32
+_OPERATIONAL = frozenset({"health", "ready"})
 
 logger = logging.getLogger("viva_server.access")
 
@@ -74,11 +100,181 @@ class LimitedRunner(web.AppRunner):
             lingering_time=lingering_seconds,
         )
         self._head_seconds = head_seconds
+        self.descriptors = Descriptors()
         app.on_response_prepare.append(_hide_version)
+        app.middlewares.append(self._sparing_descriptors())
 
     async def _make_server(self) -> Server:
         plain = await super()._make_server()
         return LimitedServer(plain, self._head_seconds)
+
+    def _sparing_descriptors(self) -> Any:
+        descriptors = self.descriptors
+
+        @web.middleware
+        async def spare_descriptors(
+            request: web.Request,
+            handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        ) -> web.StreamResponse:
+            if descriptors.free() > LAST_DESCRIPTORS:
+                return await handler(request)
+            resource = request.match_info.route.resource
+            name = "" if resource is None else resource.canonical.rpartition("/")[2]
+            if name not in _OPERATIONAL:
+                raise unavailable("Too many connections are open.", closes=True)
+            response = await handler(request)
+            response.force_close()
+            return response
+
+        return spare_descriptors
+
+
+class Descriptors:
+    """How many descriptors the process may still open, counted when it matters."""
+
+    def __init__(self) -> None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._limit = sys.maxsize if soft == resource.RLIM_INFINITY else soft
+        self._free = 0
+        self._taken = 0
+        self._counted_at = float("-inf")
+
+    def free(self) -> int:
+        """Give how many are left, as of some tenths of a second ago at most."""
+        # A count costs a microsecond for each that is open.
+        is_old = monotonic() - self._counted_at > min(1.0, 0.1 + self._free / 10_000)
+        if is_old or self._taken > self._free // 8:
+            self._counted_at = monotonic()
+            self._taken = 0
+            try:
+                self._free = self._limit - len(os.listdir("/dev/fd"))  # noqa: PTH208
+            except OSError:
+                self._free = 0  # not even one, to look
+        return self._free - self._taken
+
+    def forget(self) -> None:
+        """Count anew at the next question."""
+        self._counted_at = float("-inf")
+
+    def take(self) -> None:
+        """Note that one was opened."""
+        self._taken += 1
+
+
+class LimitedSite(web.BaseSite):
+    """Listens at a host and port, and accepts only while there are descriptors."""
+
+    def __init__(
+        self, runner: LimitedRunner, host: str, port: int, *, backlog: int
+    ) -> None:
+        super().__init__(runner, backlog=backlog)
+        self._descriptors = runner.descriptors
+        self._address = (host, port)
+
+    @property
+    def name(self) -> str:
+        host, port = self._address
+        return f"http://{host}:{port}"
+
+    async def start(self) -> None:
+        """Listen on all addresses of the host.
+
+        Raises:
+            OSError: one of them cannot be listened on.
+        """
+        await super().start()
+        assert isinstance(self._runner.server, LimitedServer), "of a LimitedRunner"
+        found = await asyncio.get_running_loop().getaddrinfo(
+            *self._address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listeners: list[socket.socket] = []
+        try:
+            for family, _, _, _, address in dict.fromkeys(found):
+                listeners.append(
+                    socket.create_server(address, family=family, backlog=self._backlog)
+                )
+        except OSError:
+            for listener in listeners:
+                listener.close()
+            raise
+        acceptor = _Acceptor(self._runner.server, listeners, self._descriptors)
+        # All that the runner uses of it is here.
+        self._server = cast("asyncio.AbstractServer", acceptor)
+
+
+class _Acceptor:
+    """Accepts connections: asyncio's own does it until no descriptor is left."""
+
+    def __init__(
+        self,
+        server: LimitedServer,
+        listeners: Sequence[socket.socket],
+        descriptors: Descriptors,
+    ) -> None:
+        self.sockets = tuple(listeners)
+        self._limited = server
+        self._descriptors = descriptors
+        self._loop = asyncio.get_running_loop()
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        for listener in listeners:
+            listener.setblocking(False)
+            self._resume(listener)
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        for pause in self._pauses.values():
+            pause.cancel()
+        for listener in self.sockets:
+            self._loop.remove_reader(listener)
+            listener.close()
+
+    def _resume(self, listener: socket.socket) -> None:
+        self._pauses.pop(listener, None)
+        self._loop.add_reader(listener, self._accept, listener)
+
+    def _pause(self, listener: socket.socket) -> None:
+        self._loop.remove_reader(listener)
+        self._pauses[listener] = self._loop.call_later(
+            _PAUSE_SECONDS, self._resume, listener
+        )
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            free = self._descriptors.free()
+            if free <= LAST_DESCRIPTORS + _ACCEPTED_AT_ONCE:
+                closed = self._limited.close_idle(_ACCEPTED_AT_ONCE)
+                if closed and free <= LAST_DESCRIPTORS:
+                    # They are closed when the loop comes round; so is this called.
+                    self._descriptors.forget()
+                    return
+            if free <= PAUSE_DESCRIPTORS:
+                self._pause(listener)
+                return
+            try:
+                accepted, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self._pause(listener)
+                return
+            self._descriptors.take()
+            starting = self._start(accepted, is_last=free <= LAST_DESCRIPTORS)
+            task = self._loop.create_task(starting)
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+
+    async def _start(self, accepted: socket.socket, *, is_last: bool) -> None:
+        accepted.setblocking(False)
+        head_seconds = _LAST_HEAD_SECONDS if is_last else None
+
+        def protocol() -> RequestHandler:
+            return self._limited.connection(head_seconds)
+
+        try:
+            await self._loop.connect_accepted_socket(protocol, accepted)
+        except OSError:
+            accepted.close()  # the client has gone
 
 
 class LimitedServer(Server):
@@ -94,9 +290,27 @@ class LimitedServer(Server):
         self._head_seconds = head_seconds
 
     def __call__(self) -> RequestHandler:
+        return self.connection()
+
+    def connection(self, head_seconds: float | None = None) -> RequestHandler:
+        """Make the protocol of one connection."""
+        seconds = self._head_seconds
+        if head_seconds is not None:
+            seconds = min(seconds, head_seconds)
         return LimitedRequestHandler(
-            self, loop=self._loop, head_seconds=self._head_seconds, **self._kwargs
+            self, loop=self._loop, head_seconds=seconds, **self._kwargs
         )
+
+    def close_idle(self, count: int) -> int:
+        """Close kept connections without a request, those that came first."""
+        idle = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, LimitedRequestHandler) and connection.is_kept
+        ]
+        for connection in idle[:count]:
+            connection.force_close()
+        return min(count, len(idle))
 
 
 class LimitedRequestHandler(RequestHandler):
@@ -106,7 +320,7 @@ class LimitedRequestHandler(RequestHandler):
     by `idle_seconds` until its next byte comes; then by `head_seconds` too.
     """
 
-    __slots__ = ("_head_seconds", "_head_timer")
+    __slots__ = ("_has_looked", "_head_seconds", "_head_timer")
 
     def __init__(
         self,
@@ -119,6 +333,7 @@ class LimitedRequestHandler(RequestHandler):
         super().__init__(manager, loop=loop, **kwargs)
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
+        self._has_looked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock for the first request's head."""
@@ -176,10 +391,16 @@ class LimitedRequestHandler(RequestHandler):
         else:
             logger.error("- - %d id=%s", status, request_id, exc_info=exc)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has answered a request and waits for another."""
+        return self._request_count > 0 and self._is_waiting()
+
     def _is_waiting(self) -> bool:
         return self._waiter is not None and not self._waiter.done()
 
     def _start_clock(self) -> None:
+        self._has_looked = False
         self._head_timer = self._loop.call_later(self._head_seconds, self._give_up)
 
     def _stop_clock(self) -> None:
@@ -188,6 +409,12 @@ class LimitedRequestHandler(RequestHandler):
             self._head_timer = None
 
     def _give_up(self) -> None:
+        # uvloop runs what is due before it reads: a loop that was busy for long finds
+        # the time over and the head waiting in the socket.
+        if not self._has_looked:
+            self._has_looked = True
+            self._head_timer = self._loop.call_later(_LOOK_SECONDS, self._give_up)
+            return
         self._head_timer = None
         self.force_close()
 

@@ -36,7 +36,7 @@ class OperationHandlers:
 
     async def ready(self, _: web.Request) -> web.StreamResponse:
         """Say whether new work can be taken."""
-        if await self._services.is_ready():
+        if self._services.is_ready:
             return web.json_response(body=wire.to_json(answers.Readiness()))
         raise Problem(
             "not_ready",

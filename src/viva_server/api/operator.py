@@ -20,7 +20,7 @@ from viva_server.services import Services
 from viva_server.store import operator as store
 from viva_server.store.db import Database, Row
 from viva_server.store.webhook_minutes import WebhookMinutes, WebhookRates
-from viva_server.whatsapp.phones import jids_of
+from viva_server.whatsapp.events.addresses import jids_of
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,11 @@ from viva_server.errors import (
     KeyReusedError,
     NotFoundError,
     OverloadedError,
+    ReplyPendingError,
     ResponderError,
-    StoreUnavailableError,
+    RowError,
+    StoreError,
     TooManyRepliesError,
-    TransientStoreError,
     VivaError,
 )
 
@@ -106,8 +107,12 @@ def to_problem(error: BaseException) -> Problem | None:
             return Problem("too_many_replies", detail, headers=_RETRY_AFTER)
         case OverloadedError() | FencedError():
             return unavailable()
-        case StoreUnavailableError() | TransientStoreError():
+        case RowError():
+            return Problem("not_storable", "The database refuses what was sent.")
+        case StoreError():
             return unavailable()
+        case ReplyPendingError():
+            return reply_pending(error.message_id)
         case ResponderError():
             return reply_failed(
                 error.code, "The model gave no reply.", retryable=error.retryable
@@ -119,9 +124,26 @@ def to_problem(error: BaseException) -> Problem | None:
     return None
 
 
-def unavailable(detail: str = "The server cannot do this right now.") -> Problem:
+def unavailable(
+    detail: str = "The server cannot do this right now.", *, closes: bool = False
+) -> Problem:
     """Make the 503 for what may work again in a moment."""
-    return Problem("unavailable", detail, headers=_RETRY_AFTER)
+    return Problem("unavailable", detail, headers=_RETRY_AFTER, closes=closes)
+
+
+def reply_pending(message_id: str, location: str | None = None) -> Problem:
+    """Make the 504 for a message that may be stored: where to look, not to repeat it.
+
+    OpenAI's libraries repeat every answer from 500 on unless `x-should-retry` says no.
+    """
+    headers = {"x-should-retry": "false", "Viva-Message-Id": message_id}
+    extra: dict[str, Any] = {"message_id": message_id}
+    if location is not None:
+        headers["Content-Location"] = extra["resume_url"] = location
+    detail = (
+        "The message may be stored. Look for its reply; 404 from 30 s on: it is not."
+    )
+    return Problem("reply_pending", detail, headers=headers, retryable=False, **extra)
 
 
 def reply_failed(code: str, detail: str, *, retryable: bool, **extra: Any) -> Problem:

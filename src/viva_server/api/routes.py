@@ -12,7 +12,7 @@ from viva_server.api.operator import OperatorHandlers
 from viva_server.api.router import Router
 from viva_server.api.sessions import SessionHandlers
 from viva_server.api.trace import TraceHandler
-from viva_server.api.webhook import ANY_TAIL, WebhookDoor
+from viva_server.api.webhook import ANY_TAIL, WebhookHandlers
 from viva_server.services import Services
 
 _DOCUMENT = "/openapi.json"
@@ -34,14 +34,14 @@ def add_routes(
     person = as_person(identify)
     _add_chat(router, ChatHandlers(services, person, edge))
     _add_sessions(router, SessionHandlers(services, person))
-    door = WebhookDoor(
-        config, services.inbox, services.unpackers, services.whatsapp_counters
+    webhook = WebhookHandlers(
+        config, services.inbox, services.heavy_bodies, services.whatsapp_counters
     )
     router.add(
         "/webhook/evolution" + ANY_TAIL,
-        post=door.receive,
-        get=door.describe,
-        head=door.describe,
+        post=webhook.receive,
+        get=webhook.describe,
+        head=webhook.describe,
     )
     trace = TraceHandler(services, identify)
     # Any character: what an id looks like is up to who delivers it.

@@ -21,8 +21,7 @@ from viva_server.api.operations import ADMIN_SCOPE
 from viva_server.api.problems import Problem
 from viva_server.auth import require_scope
 from viva_server.services import Services
-from viva_server.store.db import Row
-from viva_server.store.trace import Trace, load_trace
+from viva_server.store.db import Database, Row
 
 _MAX_ID = 255
 
@@ -50,27 +49,40 @@ class TraceHandler:
             trace = await load_trace(self._services.database, key_id)
         if trace is None:
             raise Problem("message_not_found", "Nothing is known of this message.")
-        return web.json_response(body=wire.to_json(trace_answer(key_id, trace)))
+        return web.json_response(body=wire.to_json(trace))
 
 
-def trace_answer(key_id: str, trace: Trace) -> TraceAnswer:
-    """Return a trace as it is shown."""
-    replies = {row.id: _shown(TraceReply, row) for row in trace.replies}
+async def load_trace(database: Database, message_id: str) -> TraceAnswer | None:
+    """Load all that is known of a message, a person's or one that was sent.
+
+    None if there is nothing. It takes several statements, so that a message under way
+    may show its turn without the reply that has just begun.
+    """
+    deliveries = await database.fetch("trace_deliveries", message_id=message_id)
+    messages = await database.fetch("trace_messages", message_id=message_id)
+    sent = await database.fetch("find_turns_of_sent", message_id=message_id)
+    if not (deliveries or messages or sent):
+        return None
+    turn_ids = list({row.turn_id for row in (*messages, *sent)} - {None})
+    turns = await database.fetch("trace_turns", turn_ids=turn_ids)
+    reply_ids = [reply_id for turn in turns for reply_id in turn.reply_ids]
+    found = await database.fetch("trace_replies", message_ids=reply_ids)
+    replies = {row.id: _shown(TraceReply, row) for row in found}
+    sends = await database.fetch("trace_sends", turn_ids=turn_ids)
+
+    def with_parts(turn: Row) -> TraceTurn:
+        return _shown(
+            TraceTurn,
+            turn,
+            replies=[replies[i] for i in turn.reply_ids if i in replies],
+            sends=[_shown(TraceSend, s) for s in sends if s.turn_id == turn.id],
+        )
+
     return TraceAnswer(
-        message_id=key_id,
-        deliveries=[_shown(TraceDelivery, row) for row in trace.deliveries],
-        messages=[_shown(TraceMessage, row) for row in trace.messages],
-        turns=[
-            _shown(
-                TraceTurn,
-                turn,
-                replies=[replies[i] for i in turn.reply_ids if i in replies],
-                sends=[
-                    _shown(TraceSend, s) for s in trace.sends if s.turn_id == turn.id
-                ],
-            )
-            for turn in trace.turns
-        ],
+        message_id=message_id,
+        deliveries=[_shown(TraceDelivery, row) for row in deliveries],
+        messages=[_shown(TraceMessage, row) for row in messages],
+        turns=[with_parts(turn) for turn in turns],
     )
 
 

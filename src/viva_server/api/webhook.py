@@ -21,14 +21,18 @@ from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
 from viva_server.errors import OverloadedError
-from viva_server.whatsapp.counters import UNREAD, WebhookOutcome, WhatsAppCounters
-from viva_server.whatsapp.inbox import Inbox
-from viva_server.whatsapp.json_body import NotJsonObjectError
-from viva_server.whatsapp.reception import NotStoredError, Receipt, Reception
-from viva_server.whatsapp.secrets import Verdict, judge_request
-from viva_server.whatsapp.unpack_process import whereabouts
-from viva_server.whatsapp.unpackers import TooCostlyError, UnpackError, Unpackers
-from viva_server.whatsapp.unpacking import Post, WrongSecretError
+from viva_server.tallies import WebhookOutcome, WhatsAppCounters
+from viva_server.whatsapp.events.json_values import NotJsonObjectError
+from viva_server.whatsapp.events.table import label_of
+from viva_server.whatsapp.ingress.delivery import WebhookRequest, WrongSecretError
+from viva_server.whatsapp.ingress.heavy_bodies import (
+    HeavyBodies,
+    HeavyBodyError,
+    TooCostlyError,
+    whereabouts,
+)
+from viva_server.whatsapp.ingress.inbox import Accepted, Inbox, NotStoredError, Receiver
+from viva_server.whatsapp.ingress.secrets import Verdict, judge_request
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +56,13 @@ class _TooLargeError(Exception):
     """The body is over a limit; the text says which, for the log."""
 
 
-class WebhookDoor:
+class WebhookHandlers:
     """The handlers of `/webhook/evolution{tail:(/.*)?}`; the inbox stays its caller's.
 
     Args:
         config: whose webhook secrets are asked for.
         inbox: where deliveries are stored.
-        unpackers: who reads heavy bodies; the caller's, who closes them.
+        heavy_bodies: who reads heavy bodies; the caller's, who closes them.
         counters: where answers are counted.
         max_body_bytes: above, a delivery is answered 200 and ignored.
         max_bytes_in_flight: of all bodies that are not answered yet; above, 503.
@@ -72,7 +76,7 @@ class WebhookDoor:
         self,
         config: Config,
         inbox: Inbox,
-        unpackers: Unpackers,
+        heavy_bodies: HeavyBodies,
         counters: WhatsAppCounters | None = None,
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
@@ -81,9 +85,9 @@ class WebhookDoor:
         answer_seconds: float = 2.0,
         awaited_seconds: float = 0.5,
     ) -> None:
-        self._reception = Reception(
+        self._receiver = Receiver(
             inbox,
-            unpackers,
+            heavy_bodies,
             answer_seconds=answer_seconds,
             awaited_seconds=awaited_seconds,
         )
@@ -116,29 +120,34 @@ class WebhookDoor:
             ConnectionError: the client left before its body was complete.
         """
         try:
-            receipt = await self._accept(request)
+            accepted = await self._accept(request)
         except NotStoredError as error:
-            self._counters.webhook(error.event, "unavailable")
+            self._count(error.event, "unavailable")
             raise _unavailable("The event cannot be stored now.") from error
         except _TooLargeError as error:
             logger.warning("a webhook's body %s", error)
-            self._counters.webhook(UNREAD, "ignored")
+            self._count(None, "ignored")
             return await self._ignore(request)
         except Problem as problem:
-            self._counters.webhook(UNREAD, _OUTCOMES[problem.status])
+            self._count(None, _OUTCOMES[problem.status])
             raise
-        self._counters.webhook(receipt.event, receipt.outcome)
-        is_duplicate = receipt.outcome == "duplicate"
-        answer = _stored_answer(receipt.event, duplicate=is_duplicate)
+        self._count(accepted.event, accepted.outcome)
+        is_duplicate = accepted.outcome == "duplicate"
+        answer = _stored_answer(accepted.event, duplicate=is_duplicate)
         return web.json_response(body=answer)
 
-    async def _accept(self, request: web.Request) -> Receipt:
+    def _count(self, event: str | None, outcome: WebhookOutcome) -> None:
+        """Count an answer; None: it was given before the body was read."""
+        label = "unread" if event is None else label_of(event)
+        self._counters.webhooks[label, outcome] += 1
+
+    async def _accept(self, request: web.Request) -> Accepted:
         verdict = self._judge(request)
         _refuse_coding(request)
         flight = _Flight()
         try:
             body = await self._read(request, flight)
-            return await self._receive(body, self._post(request, verdict))
+            return await self._receive(body, self._described(request, verdict))
         finally:
             self._bytes_in_flight -= flight.size
 
@@ -183,9 +192,11 @@ class WebhookDoor:
         flight.size += size
         self._bytes_in_flight += size
 
-    async def _receive(self, body: bytes | bytearray, post: Post) -> Receipt:
+    async def _receive(
+        self, body: bytes | bytearray, described: WebhookRequest
+    ) -> Accepted:
         try:
-            return await self._reception.receive(body, post)
+            return await self._receiver.receive(body, described)
         except NotStoredError:
             raise
         except WrongSecretError:
@@ -200,13 +211,13 @@ class WebhookDoor:
         except Exception as error:
             # Evolution keeps it for 20 minutes more; a 500 would say the same. Not
             # logged with its text, which may quote the body.
-            is_ours = isinstance(error, UnpackError)
+            is_ours = isinstance(error, HeavyBodyError)
             why = str(error) if is_ours else whereabouts(error)
             logger.error("a webhook's body cannot be read: %s", why)
             raise _unavailable("The event cannot be read now.") from None
 
-    def _post(self, request: web.Request, verdict: Verdict) -> Post:
-        return Post(
+    def _described(self, request: web.Request, verdict: Verdict) -> WebhookRequest:
+        return WebhookRequest(
             tail=request.match_info.get("tail", ""),
             query=request.rel_url.raw_query_string,
             headers=request.headers,

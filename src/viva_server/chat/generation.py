@@ -6,15 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from viva_server.chat.presence import AWAY_SECONDS
 from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
-from viva_server.errors import (
-    ResponderError,
-    StoreError,
-    StoreUnavailableError,
-    TransientStoreError,
-)
+from viva_server.errors import ResponderError, StoreError
 from viva_server.responders import (
     Conversation,
     ConversationMessage,
@@ -40,9 +34,7 @@ async def produce(
 ) -> None:
     """Generate the reply of a stored turn; it ends whatever happens here."""
     try:
-        messages = await _load_history(
-            database, turn, reply.seq, config.history_messages
-        )
+        messages = await _load_history(database, reply, turn, config.history_messages)
         conversation = Conversation(
             messages=messages,
             session_id=turn.session_id,
@@ -50,31 +42,32 @@ async def produce(
             channel=turn.person.channel,
             modo=mode,
         )
-        await generate(reply, responder, conversation, seconds=config.reply_seconds)
-    except StoreError:
-        reply.end("upstream_error", "history_unavailable")
+        if reply.end_reason is None:
+            await generate(reply, responder, conversation, seconds=config.reply_seconds)
     finally:
         reply.end("upstream_error", "responder_failed")
 
 
 async def _load_history(
-    database: Database, turn: NewTurn, before_seq: int, messages: int
+    database: Database, reply: LiveReply, turn: NewTurn, messages: int
 ) -> tuple[ConversationMessage, ...]:
-    """Load the conversation, also after the database has been away for a while."""
-    until = asyncio.get_running_loop().time() + AWAY_SECONDS
-    while True:
+    """Load the conversation, also after the database has been away for a while.
+
+    Empty where the reply has ended meanwhile.
+    """
+    while reply.end_reason is None:
         try:
             return await load_history(
                 database,
                 turn.session_id,
-                before_seq=before_seq,
+                before_seq=reply.seq,
                 messages=messages,
                 channel=turn.person.channel,
             )
-        except (StoreUnavailableError, TransientStoreError):
-            if asyncio.get_running_loop().time() > until:
-                raise
+        except StoreError as error:
+            logger.debug("A reply waits for its history: %s", error)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+    return ()
 
 
 async def generate(

@@ -5,33 +5,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import TypeVar
+from typing import Any
 
 from viva_server.chat.counters import JournalCounters
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.errors import (
     FencedError,
+    RowError,
     StoreError,
+    StoreLockedError,
+    StoreRefusedError,
     StoreUnavailableError,
     TransientStoreError,
 )
 from viva_server.store.db import Connection, Database
+from viva_server.store.health import Health
 from viva_server.store.replies import (
     Chunk,
     ClosedReply,
     append_chunks,
+    close_orphans,
     close_replies,
 )
+from viva_server.store.statements import Statements
 from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
-_Row = TypeVar("_Row", Chunk, ClosedReply)
+_Row = Chunk | ClosedReply
+_Item = tuple[LiveReply, _Row]
+_Store = Callable[[Statements, Sequence[_Row]], Awaitable[None]]
+_Stored = Callable[[LiveReply, _Row], None]
 
 _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 1.0
+
+_REFUSED_IN_A_ROW = 8
+"""So many single rows refused, and none stored: it is the database, not the rows."""
+
+_HELD_AT_ONCE = 2
+"""Statements of held rows, which take connections of the pool."""
 
 
 class Journal:
@@ -41,10 +56,15 @@ class Journal:
     clients that keep pace, and wakes the tasks of the others. It never waits for one.
 
     A busy journal commits at most once per tick; an idle one, an ended reply and a
-    reply that lost its reader are committed at once. A batch that failed is repeated
-    unchanged until it is stored: its rows name their place, so that a try whose answer
-    was lost is not stored twice. It writes on a connection of its own, so that no rush
-    of new requests keeps it from the text of the live replies.
+    reply that lost its reader are committed at once. A row that was not stored is
+    repeated unchanged until it is: it names its place, so that an attempt whose answer
+    was lost is not stored twice. The journal writes on a connection of its own, so that
+    no rush of new requests keeps it from the text of the live replies.
+
+    A batch that the database refuses goes row by row. A row that is refused while
+    others are stored is *held*: a task of its own repeats it, and the others go on. A
+    row that can never be stored (`RowError`) costs its reply: that is cut and closed
+    with what is stored, as `crashed`.
     """
 
     def __init__(
@@ -54,18 +74,27 @@ class Journal:
         tick_seconds: float,
         owner: Callable[[], str],
         on_fenced: Callable[[str], None],
+        health: Health,
     ) -> None:
         self._database = database
         self._tick_seconds = tick_seconds
         self._owner = owner
         self._on_fenced = on_fenced
+        self._health = health
         self._dirty: dict[str, LiveReply] = {}
+        # Taken from their replies and not stored yet, each reply once.
+        self._unstored: dict[str, _Item] = {}
+        self._held: dict[str, float] = {}
+        self._held_tasks: set[asyncio.Task[None]] = set()
+        self._held_turn = asyncio.Semaphore(_HELD_AT_ONCE)
         self._work = asyncio.Event()
         self._at_once = asyncio.Event()
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._last_commit = 0.0
+        self._last_commit = float("-inf")
+        self._tried_since = 0.0
         self._stuck_since: float | None = None
+        self._retry_seconds = 0.0
         self._marked_at = 0.0
         self.counters = JournalCounters()
 
@@ -83,6 +112,8 @@ class Journal:
 
         A cancellation closes the connection all the same, and is raised then.
         """
+        for task in self._held_tasks:
+            task.cancel()
         try:
             if self._task is not None:
                 await end_task(self._task)
@@ -92,10 +123,21 @@ class Journal:
 
     @property
     def stuck_seconds(self) -> float:
-        """For how long the present commit has been failing; 0 while all is well."""
-        if self._stuck_since is None:
+        """For how long the present commit has been failing; 0 while all is well.
+
+        It follows from the rows that wait, so that it ends with the last of them:
+        stored, or dropped with its reply, by a fence for instance.
+        """
+        if self._stuck_since is None or not self._waits():
             return 0.0
-        return asyncio.get_running_loop().time() - self._stuck_since
+        return monotonic() - self._stuck_since
+
+    def held_seconds(self, reply: LiveReply) -> float:
+        """For how long a reply has waited for its next commit; 0 while all is well."""
+        since = self._held.get(reply.message_id)
+        if since is None:
+            return self.stuck_seconds
+        return monotonic() - since
 
     def mark(self, reply: LiveReply, *, at_once: bool = False) -> None:
         """Note that a reply has something to commit."""
@@ -113,24 +155,77 @@ class Journal:
             self._work.clear()
             self._at_once.clear()
             self._last_commit = asyncio.get_running_loop().time()
-            dirty = [reply for reply in self._dirty.values() if not reply.is_cut]
-            self._dirty.clear()
             marked_at = self._marked_at
-            owner = self._owner()
-            try:
-                await self._append(owner, [r for r in dirty if r.end_reason is None])
-                await self._close(owner, [r for r in dirty if r.end_reason is not None])
+            self._take()
+            with self._health.attempt():
+                await self._round(self._owner())
+            if self._waits():
+                await self._back_off()
+            else:
+                self._unstuck()
                 self.counters.lag_seconds.observe(monotonic() - marked_at)
-            except FencedError:
-                self.counters.fenced_writes += 1
-                self._on_fenced(owner)
-            except Exception:
-                # A defect of ours must not silence the journal of all replies.
-                logger.exception(
-                    "The journal dropped a batch of %d replies", len(dirty)
-                )
-                for reply in dirty:
-                    reply.drop()
+
+    def _take(self) -> None:
+        """Take one row of each reply that has something and for which none waits."""
+        dirty, self._dirty = self._dirty, {}
+        for message_id, reply in dirty.items():
+            # Marked again when its row is stored.
+            if reply.is_cut or message_id in self._unstored or message_id in self._held:
+                continue
+            if reply.end_reason is None:
+                if (chunk := reply.take_chunk()) is not None:
+                    self._unstored[message_id] = (reply, chunk)
+            elif not reply.done.is_set():
+                self._unstored[message_id] = (reply, reply.take_close())
+
+    def _waits(self) -> bool:
+        """Whether a row waits; those of dropped replies do not, nor the held ones."""
+        return any(not reply.done.is_set() for reply, _ in self._unstored.values())
+
+    async def _round(self, owner: str) -> None:
+        """Try once to store all that waits; what stays in `_unstored` is not."""
+        self._tried_since = monotonic()
+        waiting = [
+            (r, row) for r, row in self._unstored.values() if not r.done.is_set()
+        ]
+        self._unstored = {reply.message_id: (reply, row) for reply, row in waiting}
+        chunks = [item for item in waiting if isinstance(item[1], Chunk)]
+        endings = [item for item in waiting if isinstance(item[1], ClosedReply)]
+        try:
+            for store, items in ((self._append, chunks), (self._close, endings)):
+                try:
+                    await store(owner, items)
+                except (StoreUnavailableError, TransientStoreError) as error:
+                    self._note_failure(error)
+        except FencedError:
+            self._fence(owner)
+        except Exception:
+            # A defect of ours must not silence the journal of all replies.
+            logger.exception("The journal dropped a batch of %d replies", len(waiting))
+            for reply, _ in waiting:
+                reply.drop()
+
+    async def _back_off(self) -> None:
+        await asyncio.sleep(self._retry_seconds or _FIRST_RETRY_SECONDS)
+        doubled = max(self._retry_seconds * 2, _FIRST_RETRY_SECONDS)
+        self._retry_seconds = min(doubled, _LONGEST_RETRY_SECONDS)
+        self._work.set()
+
+    def _note_failure(self, error: StoreError) -> None:
+        if self._stuck_since is None:
+            logger.warning("The journal waits for the database: %s", error)
+            self._stuck_since = self._tried_since
+        self._health.failed(self._stuck_since, error)
+
+    def _unstuck(self) -> None:
+        if self._stuck_since is not None:
+            logger.warning("The journal waits no more")
+            self._stuck_since = None
+            self._retry_seconds = 0.0
+
+    def _fence(self, owner: str) -> None:
+        self.counters.fenced_writes += 1
+        self._on_fenced(owner)
 
     async def _wait_for_tick(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -148,31 +243,30 @@ class Journal:
             self._connection = await self._database.connect()
         return self._connection
 
-    async def _append(self, owner: str, replies: list[LiveReply]) -> None:
-        items = [(r, chunk) for r in replies if (chunk := r.take_chunk()) is not None]
-
-        async def store(chunks: list[Chunk]) -> None:
-            await append_chunks(await self._connected(), owner, chunks)
+    async def _append(self, owner: str, items: list[_Item]) -> None:
+        async def store(statements: Statements, chunks: Sequence[Any]) -> None:
+            await append_chunks(statements, owner, chunks)
 
         await self._commit(items, store, LiveReply.chunk_committed)
 
-    async def _close(self, owner: str, replies: list[LiveReply]) -> None:
-        # Done without an ending: dropped, by a fence, and no business of this owner.
-        live = [reply for reply in replies if not reply.done.is_set()]
-        for closing in {reply.closing for reply in live}:
-            items = [(r, r.take_close()) for r in live if r.closing is closing]
-            await self._commit_closing(owner, closing or close_replies, items)
+    async def _close(self, owner: str, items: list[_Item]) -> None:
+        for closing in {reply.closing for reply, _ in items}:
+            await self._commit_closing(
+                owner,
+                closing or close_replies,
+                [item for item in items if item[0].closing is closing],
+            )
 
     async def _commit_closing(
-        self, owner: str, closing: Closing, items: list[tuple[LiveReply, ClosedReply]]
+        self, owner: str, closing: Closing, items: list[_Item]
     ) -> None:
         gone: set[str] = set()
 
-        async def store(closed: list[ClosedReply]) -> None:
-            stored = await closing(await self._connected(), owner, closed)
+        async def store(statements: Statements, closed: Sequence[Any]) -> None:
+            stored = await closing(statements, owner, list(closed))
             gone.update({reply.message_id for reply in closed} - stored)
 
-        def closed_or_gone(reply: LiveReply, closed: ClosedReply) -> None:
+        def closed_or_gone(reply: LiveReply, closed: Any) -> None:
             if reply.message_id in gone:
                 logger.error("The row of message %s is gone", reply.message_id)
                 reply.drop()
@@ -183,43 +277,127 @@ class Journal:
 
     async def _commit(
         self,
-        items: list[tuple[LiveReply, _Row]],
-        store: Callable[[list[_Row]], Awaitable[None]],
-        stored: Callable[[LiveReply, _Row], None],
+        items: list[_Item],
+        store: Callable[[Statements, Sequence[Any]], Awaitable[None]],
+        stored: Callable[[LiveReply, Any], None],
     ) -> None:
-        """Store rows together or, where the database refuses one of them, singly."""
+        """Store rows together or, where the database refuses that, singly."""
         if not items:
             return
         began = monotonic()
         try:
-            await self._until_answered(lambda: store([row for _, row in items]))
-        except StoreError:
-            if len(items) == 1:
-                logger.exception("A reply could not be stored and is cut")
-                items[0][0].drop()
-            for item in items if len(items) > 1 else ():
-                await self._commit([item], store, stored)
+            await store(await self._connected(), [row for _, row in items])
+        except (RowError, StoreRefusedError, StoreLockedError) as error:
+            await self._commit_singly(items, store, stored, error)
             return
         self.counters.commit_seconds.observe(monotonic() - began)
         self.counters.batch_rows.observe(len(items))
+        self._health.stored()
         for reply, row in items:
+            self._forget(reply)
             stored(reply, row)
 
-    async def _until_answered(self, store: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a commit while the database is away or undoes it."""
-        retry_seconds = _FIRST_RETRY_SECONDS
-        began = asyncio.get_running_loop().time()
-        while True:
+    async def _commit_singly(
+        self,
+        items: list[_Item],
+        store: _Store,
+        stored: _Stored,
+        error: StoreError,
+    ) -> None:
+        """Store what can be stored of a batch that was refused.
+
+        Raises:
+            StoreError: none could be, and it may be no fault of the rows.
+        """
+        refused: list[_Item] = []
+        is_any_stored = False
+        # By itself it cannot tell; what comes from others now is not to wait for it.
+        is_again_alone = len(items) == 1 and self._stuck_since is not None
+        until = monotonic() + _LONGEST_RETRY_SECONDS
+        for reply, row in items:
             try:
-                await store()
-            except (StoreUnavailableError, TransientStoreError) as error:
-                if self._stuck_since is None:
-                    logger.warning("The journal waits for the database: %s", error)
-                    self._stuck_since = began
-                await asyncio.sleep(retry_seconds)
-                retry_seconds = min(retry_seconds * 2, _LONGEST_RETRY_SECONDS)
-                continue
-            if self._stuck_since is not None:
-                logger.warning("The journal commits again")
-                self._stuck_since = None
-            return
+                if len(items) == 1:
+                    raise error
+                await store(await self._connected(), [row])
+            except RowError as fault:
+                await self._cut(reply, fault)
+            except (StoreRefusedError, StoreLockedError) as fault:
+                refused.append((reply, row))
+                error = fault
+                enough = len(refused) >= _REFUSED_IN_A_ROW or monotonic() > until
+                if enough and not is_any_stored:
+                    break
+            else:
+                is_any_stored = True
+                self._health.stored()
+                self._forget(reply)
+                stored(reply, row)
+        for reply, row in refused:
+            del self._unstored[reply.message_id]
+            if is_any_stored or is_again_alone:
+                self._hold(reply, row, store, stored, error)
+            else:  # behind the others, so that each has its turn
+                self._unstored[reply.message_id] = (reply, row)
+        if refused and not (is_any_stored or is_again_alone):
+            raise error
+
+    def _forget(self, reply: LiveReply) -> None:
+        """Let a reply's next row come, its present one being stored."""
+        self._unstored.pop(reply.message_id, None)
+        if self._stuck_since is not None:
+            self.mark(reply)
+
+    async def _cut(self, reply: LiveReply, error: RowError) -> None:
+        """Give up a reply with a row that cannot be stored; close what is stored."""
+        logger.error(
+            "Reply %s cannot be stored and is cut: %s", reply.message_id, error
+        )
+        self._unstored.pop(reply.message_id, None)
+        owner = self._owner()
+        reply.drop()
+        # Else it is closed as an orphan (`chat.recovery`).
+        with contextlib.suppress(StoreError):
+            connection = await self._connected()
+            await close_orphans(connection, owner, [reply.message_id], "crashed")
+
+    def _hold(
+        self,
+        reply: LiveReply,
+        row: _Row,
+        store: _Store,
+        stored: _Stored,
+        error: StoreError,
+    ) -> None:
+        if not self._held:
+            logger.warning("A row of reply %s has to wait: %s", reply.message_id, error)
+        self._held[reply.message_id] = monotonic()
+        waiting = self._wait_out(reply, row, store, stored)
+        task = asyncio.create_task(waiting, name="viva held row")
+        self._held_tasks.add(task)
+        task.add_done_callback(self._held_tasks.discard)
+
+    async def _wait_out(
+        self, reply: LiveReply, row: _Row, store: _Store, stored: _Stored
+    ) -> None:
+        """Repeat a row by itself until it is stored, or its reply is given up."""
+        pause_seconds = _FIRST_RETRY_SECONDS
+        owner = self._owner()
+        try:
+            while not reply.done.is_set():
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, _LONGEST_RETRY_SECONDS)
+                try:
+                    async with self._held_turn:
+                        await store(self._database, [row])
+                except FencedError:
+                    self._fence(owner)
+                except RowError as error:
+                    await self._cut(reply, error)
+                except StoreError:
+                    continue
+                else:
+                    stored(reply, row)
+                break
+        finally:
+            del self._held[reply.message_id]
+            self.mark(reply, at_once=True)

@@ -39,7 +39,7 @@ class Presence:
         owner: Callable[[], str],
         remote: RemoteReplies,
         grace_seconds: float,
-        away_seconds: Callable[[], float],
+        away_seconds: Callable[[LiveReply], float],
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
         self.keep_alive_seconds = keep_alive_seconds
@@ -119,8 +119,8 @@ class Presence:
 
     def _watch(self) -> None:
         now = asyncio.get_running_loop().time()
-        if self._away_seconds() > AWAY_SECONDS:
-            for reply in self.local.values():
+        for reply in self.local.values():
+            if self._away_seconds(reply) > AWAY_SECONDS:
                 self._send_away(reply)
         for reader in list(self._readers):
             self._look_at(reader, now)

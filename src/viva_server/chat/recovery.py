@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from viva_server.chat.ownership import LOOK_SECONDS, Ownership
 from viva_server.chat.reply import LiveReply
-from viva_server.errors import StoreError
+from viva_server.errors import RowError, StoreError
 from viva_server.store.db import Database
 from viva_server.store.processes import (
     Verdict,
@@ -127,9 +127,10 @@ class Recovery:
                 logger.error("The row of message %s is gone", reply.message_id)
                 reply.drop()
         orphans = owned - self._local.keys()
-        if proven := list(orphans & self._suspects):
-            logger.warning("Closing %d orphaned replies", len(proven))
-            await close_orphans(self._database, owner, proven)
+        for message_id in orphans & self._suspects:
+            logger.warning("Closing reply %s, an orphan", message_id)
+            with contextlib.suppress(RowError):  # it holds up no other
+                await close_orphans(self._database, owner, [message_id])
         self._suspects = orphans
 
 

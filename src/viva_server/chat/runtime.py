@@ -17,6 +17,7 @@ from viva_server.chat.remote import RemoteReplies
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
 from viva_server.store.db import Database
+from viva_server.store.health import Health, Probe
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,14 @@ class Runtime:
         self.ownership = Ownership(
             database, self._give_up, readers=lambda: self.presence.readers
         )
+        self.health = Health()
+        self.probe = Probe(database, self.health)
         self.journal = Journal(
             database,
             tick_seconds=config.journal_tick_seconds,
             owner=lambda: self.ownership.id,
             on_fenced=self.ownership.fenced,
+            health=self.health,
         )
         self.remote = RemoteReplies(
             database,
@@ -56,7 +60,7 @@ class Runtime:
             owner=lambda: self.ownership.id,
             remote=self.remote,
             grace_seconds=config.disconnect_grace_seconds,
-            away_seconds=lambda: self.journal.stuck_seconds,
+            away_seconds=self.journal.held_seconds,
         )
         self.recovery = Recovery(database, self.ownership, self.presence.local)
 
@@ -68,6 +72,7 @@ class Runtime:
         """
         await self.ownership.start()
         await self.journal.start()
+        self.probe.start()
         self.remote.start()
         self.presence.start()
         self.recovery.start()
@@ -120,6 +125,7 @@ class Runtime:
             stack.push_async_callback(self.journal.stop)
             stack.push_async_callback(self.presence.stop)
             stack.push_async_callback(self.recovery.stop)
+            stack.push_async_callback(self.probe.stop)
 
     def _forget(self, reply: LiveReply) -> None:
         if reply.ending is not None:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 from viva_server.chat.admission import (
@@ -23,7 +24,12 @@ from viva_server.chat.admission import (
 from viva_server.chat.generation import produce
 from viva_server.chat.reply import Closing
 from viva_server.chat.runtime import Runtime
-from viva_server.chat.starting import new_turn, store_turn
+from viva_server.chat.starting import (
+    LOOK_AGAIN_SECONDS,
+    Attempt,
+    new_turn,
+    store_turn,
+)
 from viva_server.chat.text import Connection, Reader, ReplyText
 from viva_server.config import Config
 from viva_server.errors import (
@@ -31,7 +37,9 @@ from viva_server.errors import (
     NotFoundError,
     OverloadedError,
     ReplyInProgressError,
+    ReplyPendingError,
     StoppingError,
+    StoreError,
     TooManyRepliesError,
     VivaError,
 )
@@ -40,12 +48,17 @@ from viva_server.responders import Responder
 from viva_server.store import replies as store
 from viva_server.store.people import Person
 from viva_server.store.sessions import Message, add_first_session, load_message
-from viva_server.store.turns import OverLimit, find_turn
+from viva_server.store.turns import (
+    NewTurn,
+    OverLimit,
+    Started,
+    TurnState,
+    find_turn,
+)
 from viva_server.words import EndRequest
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_SECONDS = 0.05
 _LEAVING_SECONDS = 0.35
 """A client that left counts as a reader for 250 ms at most; then a 409 is final."""
 _ASK_SECONDS = 10.0
@@ -98,16 +111,41 @@ class ChatService:
 
         Raises:
             NotFoundError, KeyReusedError, ReplyInProgressError, TooManyRepliesError,
-            OverloadedError, StoppingError, StoreUnavailableError: nothing was started.
+            OverloadedError, StoppingError, StoreUnavailableError: nothing was started,
+            or the question has a key, by which it would be found.
+            RowError: the message cannot be stored.
+            ReplyPendingError: it may be stored. If it is, and this process lives, its
+            reply is generated all the same.
         """
-        task = asyncio.create_task(self._ask(question, connection, closing))
+        attempt = Attempt(question)
+        work = self._ask(question, attempt, connection, closing)
+        task = asyncio.create_task(work)
         self._keep(task)
         try:
-            return await asyncio.shield(task)
+            await asyncio.wait({task}, timeout=_ASK_SECONDS)
         except asyncio.CancelledError:
             # The turn goes on being stored; its reader belongs to nobody any more.
             task.add_done_callback(self._leave_unclaimed)
             raise
+        try:
+            if not task.done() or task.cancelled():
+                raise OverloadedError
+            return task.result()
+        except (OverloadedError, StoreError, TooManyRepliesError):
+            if attempt.is_unanswered and question.key is None:
+                raise ReplyPendingError(attempt.message_id) from None
+            raise
+        finally:
+            if not task.done():
+                task.add_done_callback(self._leave_unclaimed)
+                self._give_up(task, attempt)
+
+    @staticmethod
+    def _give_up(task: asyncio.Task[Reading], attempt: Attempt) -> None:
+        """Let a task only look whether what it has sent is stored."""
+        attempt.is_given_up = True
+        if not attempt.is_unanswered:
+            task.cancel()
 
     async def resume(
         self,
@@ -182,25 +220,40 @@ class ChatService:
             await asyncio.wait(self._tasks, timeout=1.0)
 
     async def _ask(
-        self, question: Question, connection: Connection, closing: Closing | None
+        self,
+        question: Question,
+        attempt: Attempt,
+        connection: Connection,
+        closing: Closing | None,
     ) -> Reading:
-        loop = asyncio.get_running_loop()
-        may_still_leave_until = loop.time() + _LEAVING_SECONDS
-        async with _deadline():
-            while True:
-                step = await self._try(question, connection, may_still_leave_until)
-                if isinstance(step, Start):
-                    step = await self._start(question, step, connection, closing)
-                if step is not None:
-                    return step
+        began = monotonic()
+        may_still_leave_until = asyncio.get_running_loop().time() + _LEAVING_SECONDS
+        while True:
+            try:
+                reading = await self._found(question, attempt, connection, closing)
+                state = None if attempt.is_given_up else await self._look(question)
+            except StoreError as error:
+                self._runtime.health.failed(began, error)
+                if not attempt.is_unanswered:
+                    raise
+                reading = state = None
+            if reading is not None:
+                return reading
+            if monotonic() > attempt.until:
+                raise OverloadedError
+            if state is None:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                continue
+            step = await self._try(question, state, connection, may_still_leave_until)
+            if isinstance(step, Start):
+                step = await self._start(question, step, attempt, connection, closing)
+            if step is not None:
+                return step
 
-    async def _try(
-        self, question: Question, connection: Connection, may_still_leave_until: float
-    ) -> Reading | Start | None:
-        """Do what the state of the session says; None means look again."""
+    async def _look(self, question: Question) -> TurnState:
         if self._runtime.is_stopping:
             raise StoppingError
-        state = await find_turn(
+        return await find_turn(
             self._database,
             question.person,
             session_id=question.session_id,
@@ -208,6 +261,40 @@ class ChatService:
             key=question.key,
             body_sha256=question.body_sha256,
         )
+
+    async def _found(
+        self,
+        question: Question,
+        attempt: Attempt,
+        connection: Connection,
+        closing: Closing | None,
+    ) -> Reading | None:
+        """Go on with a turn that was stored though its answer was lost."""
+        if not attempt.is_unanswered or attempt.turn is None:
+            return None
+        person = question.person
+        stored = await store.load_reply(self._database, person, attempt.message_id)
+        if stored is None:
+            return None
+        if stored.status != "streaming" or stored.owner != self._runtime.ownership.id:
+            # Closed meanwhile, for instance since this process was declared dead.
+            return await self.resume(person, attempt.message_id, 0, connection)
+        turn = replace(
+            attempt.turn,
+            session_id=stored.session_id,
+            user_message_id=stored.user_message_id,
+        )
+        started = Started(stored.seq, stored.mode)
+        return self._produce(turn, started, connection, closing)
+
+    async def _try(
+        self,
+        question: Question,
+        state: TurnState,
+        connection: Connection,
+        may_still_leave_until: float,
+    ) -> Reading | Start | None:
+        """Do what the state of the session says; None means look again."""
         match decide(question, state):
             case Follow(message_id):
                 return await self._follow(question, message_id, connection)
@@ -252,7 +339,7 @@ class ChatService:
         is_read_here = local is not None and self._runtime.presence.look(local)
         if is_read_here or asyncio.get_running_loop().time() > until:
             raise ReplyInProgressError(message_id)
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _end(self, message_id: str, request: EndRequest) -> None:
         """Have a live reply ended by its owner; returns when it may have happened."""
@@ -262,12 +349,13 @@ class ChatService:
             await local.done.wait()
             return
         await store.request_end(self._database, message_id, request)
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _start(
         self,
         question: Question,
         start: Start,
+        attempt: Attempt,
         connection: Connection,
         closing: Closing | None,
     ) -> Reading | None:
@@ -275,14 +363,16 @@ class ChatService:
         if live >= self._config.live_replies:
             raise OverloadedError
         owner = self._runtime.ownership.id
-        turn = new_turn(question, start)
+        turn = new_turn(question, start, attempt.message_id)
         self._starting += 1
         try:
             started = await store_turn(
                 self._database,
                 owner,
                 turn,
+                attempt,
                 live_limit=self._config.live_replies_per_user,
+                health=self._runtime.health,
             )
         finally:
             self._starting -= 1
@@ -291,7 +381,19 @@ class ChatService:
         if isinstance(started, OverLimit):
             raise TooManyRepliesError
         if owner != self._runtime.ownership.id:
-            raise OverloadedError  # fenced meanwhile: another process closes it
+            # Declared dead meanwhile: another process closes it.
+            attempt.is_unanswered = True
+            raise OverloadedError
+        return self._produce(turn, started, connection, closing)
+
+    def _produce(
+        self,
+        turn: NewTurn,
+        started: Started,
+        connection: Connection,
+        closing: Closing | None,
+    ) -> Reading:
+        """Have the reply of a stored turn generated, and read it."""
         reply = self._runtime.adopt(turn.message_id, started.seq, closing)
         reader = self._runtime.presence.attach(reply, 0, connection)
         assert self._responder is not None, "started before the first message"

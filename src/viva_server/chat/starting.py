@@ -1,9 +1,10 @@
-"""Storing a person's turn, and finding out whether it was stored."""
+"""Storing a person's turn, and whether it may be stored without an answer."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 
 from viva_server.chat.admission import Question, Start, title_of
 from viva_server.errors import (
@@ -16,16 +17,45 @@ from viva_server.errors import (
 )
 from viva_server.ids import new_id
 from viva_server.store.db import Database
-from viva_server.store.replies import load_reply
+from viva_server.store.health import Health
 from viva_server.store.turns import NewTurn, OverLimit, Started, start_reply
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_SECONDS = 0.05
-_SETTLE_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 0.05
+
+SETTLE_SECONDS = 30.0
+"""So long after a start nothing of it takes effect any more.
+
+The server ends a statement after 6 s, and one whose client is gone after 2 s.
+"""
+
+# unique_violation, foreign_key_violation: what another transaction did meanwhile.
+_CHANGED_MEANWHILE = frozenset({"23505", "23503"})
 
 
-def new_turn(question: Question, start: Start) -> NewTurn:
+class Attempt:
+    """One message on its way into the database, under one id however often it is sent.
+
+    `is_unanswered`: `turn` was sent and nobody knows yet whether it is stored. Its row
+    may appear until `until` (monotonic). `is_given_up`: the caller was told so.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self.message_id = question.message_id or new_id()
+        self.is_unanswered = False
+        self.is_given_up = False
+        self.until = float("inf")
+        self.turn: NewTurn | None = None
+
+    def sent(self, turn: NewTurn) -> None:
+        """Note that a start goes out now."""
+        self.turn = turn
+        self.is_unanswered = True
+        self.until = monotonic() + SETTLE_SECONDS
+
+
+def new_turn(question: Question, start: Start, message_id: str) -> NewTurn:
     """Give the rows of a turn their ids."""
     return NewTurn(
         person=question.person,
@@ -33,7 +63,7 @@ def new_turn(question: Question, start: Start) -> NewTurn:
         expected_count=start.expected_count,
         ask=start.user_message_id is None,
         user_message_id=start.user_message_id or question.user_message_id or new_id(),
-        message_id=question.message_id or new_id(),
+        message_id=message_id,
         content=question.content,
         title=title_of(question.content),
         mode=question.mode,
@@ -44,44 +74,46 @@ def new_turn(question: Question, start: Start) -> NewTurn:
 
 
 async def store_turn(
-    database: Database, owner: str, turn: NewTurn, *, live_limit: int
+    database: Database,
+    owner: str,
+    turn: NewTurn,
+    attempt: Attempt,
+    *,
+    live_limit: int,
+    health: Health,
 ) -> Started | OverLimit | None:
-    """Store a turn and settle a commit whose answer was lost.
+    """Store a turn; None: look again, since the session has changed since the look.
 
-    None means that the session has changed since the look: look again.
+    That is also so where the answer was lost: `attempt` says it then, for good.
 
     Raises:
-        OverloadedError: this owner has been declared dead.
-        StoreUnavailableError: nothing is known; see `_settle`.
+        OverloadedError: this owner has been declared dead; nothing is stored.
+        RowError: the message cannot be stored, whenever it is tried.
+        StoreUnavailableError: nothing is stored.
     """
+    was_unanswered = attempt.is_unanswered
+    attempt.sent(turn)
+    began = monotonic()
     try:
-        return await start_reply(database, owner, turn, live_limit=live_limit)
-    except (ConstraintError, TransientStoreError):
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        started = await start_reply(database, owner, turn, live_limit=live_limit)
+    except StoreError as error:
+        health.failed(began, error)
+        is_lost = isinstance(error, StoreUnavailableError) and error.outcome_unknown
+        attempt.is_unanswered = was_unanswered or is_lost
+        if not (is_lost or _may_pass(error)):
+            raise
+        logger.debug("Message %s is looked for: %s", turn.message_id, error)
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
         return None
     except FencedError:
+        attempt.is_unanswered = was_unanswered
         raise OverloadedError from None
-    except StoreUnavailableError as error:
-        if not error.outcome_unknown:
-            raise
-        logger.warning("Reading back whether message %s is stored", turn.message_id)
-        return await _settle(database, turn, error)
+    health.stored()
+    attempt.is_unanswered = was_unanswered
+    return started
 
 
-async def _settle(
-    database: Database, turn: NewTurn, unanswered: StoreUnavailableError
-) -> Started | None:
-    """Read back whether a turn was stored.
-
-    If that cannot be known in time, or the statement takes effect later still, the
-    strays' collector (`chat.runtime`) ends the reply that nobody generates.
-    """
-    until = asyncio.get_running_loop().time() + _SETTLE_SECONDS
-    while asyncio.get_running_loop().time() < until:
-        try:
-            stored = await load_reply(database, turn.person, turn.message_id)
-        except StoreError:
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-            continue
-        return None if stored is None else Started(stored.seq, stored.mode)
-    raise unanswered
+def _may_pass(error: StoreError) -> bool:
+    if isinstance(error, ConstraintError):
+        return error.sqlstate in _CHANGED_MEANWHILE
+    return isinstance(error, TransientStoreError)

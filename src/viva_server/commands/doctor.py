@@ -17,7 +17,7 @@ from viva_server.config import Config
 from viva_server.errors import ConfigError, EmbeddedPostgresError, StoreError
 from viva_server.store.checks import check_database
 from viva_server.store.db import Database
-from viva_server.whatsapp.doctor import check_evolution
+from viva_server.whatsapp.evolution.doctor import check_evolution
 
 
 @click.command("doctor", short_help="Check that all is in order, one line each.")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import click
+
+from viva_server.logs import buffered_log
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -22,18 +24,14 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-def log_to_stderr(level: str) -> None:
-    """Write the log of this level and above to stderr.
+@contextlib.contextmanager
+def log_to_stderr(level: str) -> Iterator[None]:
+    """Write the log of this level and above to stderr while the block runs.
 
     Raises:
         click.BadParameter: there is no such level.
     """
-    try:
-        logging.basicConfig(
-            level=level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
-    except ValueError:
-        raise click.BadParameter(
-            f"{level} is no level", param_hint="--log-level"
-        ) from None
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise click.BadParameter(f"{level} is no level", param_hint="--log-level")
+    with buffered_log(level.upper()):
+        yield

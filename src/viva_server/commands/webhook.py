@@ -16,10 +16,15 @@ from viva_server.commands.opening import open_database
 from viva_server.commands.running import run
 from viva_server.config import Config
 from viva_server.errors import VivaError
-from viva_server.store.outbox import Dead, list_dead, replay
-from viva_server.whatsapp.events import parse_webhook
-from viva_server.whatsapp.json_body import NotJsonObjectError, decode_object
-from viva_server.whatsapp.shapes import Object, as_object, as_text
+from viva_server.store.operator import Dead, list_dead, replay
+from viva_server.whatsapp.events.json_values import (
+    NotJsonObjectError,
+    Object,
+    as_object,
+    as_text,
+    decode_object,
+)
+from viva_server.whatsapp.events.parse import parse_webhook
 
 _MAX_ROWS = 1000
 

@@ -19,8 +19,8 @@ def worker_command(log_level: str) -> None:
 
     It takes its work from VIVA_DATABASE_URL, where `serve` stores the webhooks.
     """
-    log_to_stderr(log_level)
-    run(work(_checked(Config.from_env())))
+    with log_to_stderr(log_level):
+        run(work(_checked(Config.from_env())))
 
 
 def _checked(config: Config) -> Config:

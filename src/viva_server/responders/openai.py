@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -27,6 +28,8 @@ _LOGGER = logging.getLogger(__name__)
 _CONNECT_SECONDS: Final = 5.0
 # aiohttp pauses the socket above twice this: a fast model cannot hog the event loop.
 _READ_BUFFER_BYTES: Final = 65_536
+_NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_DESCRIPTOR_SECONDS: Final = 0.1
 
 
 class OpenAIResponder:
@@ -153,6 +156,16 @@ class OpenAIResponder:
             raise
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:
+        while True:
+            try:
+                return await self._send(body)
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTOR:
+                    raise
+            # Our own limit and no fault of the model's: others end, then there is one.
+            await asyncio.sleep(_NO_DESCRIPTOR_SECONDS)
+
+    async def _send(self, body: bytes) -> aiohttp.ClientResponse:
         return await self._session.post(
             self._url,
             data=body,

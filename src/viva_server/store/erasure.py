@@ -13,7 +13,6 @@ from viva_server.store.export import FIRST_ID
 from viva_server.store.people import Person
 from viva_server.store.removal import BATCH, Removal, patiently, remove_session
 from viva_server.store.subjects import Subject
-from viva_server.store.whatsapp_erasure import WhatsAppErasure
 
 Advance = Callable[[int], None]
 """Called with how many more messages were removed, or deliveries looked at."""
@@ -37,7 +36,7 @@ class Erasure:
         self.counts: Counts = {"sessions": 0, "messages": 0, "deliveries": 0}
         self._database = database
         self._subject = subject
-        self._whatsapp = WhatsAppErasure(database, subject)
+        self._whatsapp = _WhatsAppErasure(database, subject)
         self._advance = advance
 
     async def run(self) -> None:
@@ -138,3 +137,42 @@ class Erasure:
             "request_ends", channel=person.channel, person=person.id
         )
         return await self._whatsapp.stop() or live > 0
+
+
+class _WhatsAppErasure:
+    """Stops and removes a person's chats; does nothing for a user of the web."""
+
+    def __init__(self, database: Database, subject: Subject) -> None:
+        self._database = database
+        self._instance = subject.instance
+        self._jids = list(subject.jids)
+
+    async def stop(self) -> bool:
+        """Let nothing more be begun; True: repeat it, something may be under way.
+
+        Messages are not answered any more, turns are ended, parts are not sent. A chat
+        with an owner, and a request to Evolution, end by themselves.
+        """
+        if self._instance is None:
+            return False
+        row = await patiently(
+            lambda: self._database.fetch_one(
+                "stop_chats", instance=self._instance, jids=self._jids
+            )
+        )
+        assert row is not None, "a SELECT without FROM gives one row"
+        return bool(row.busy)
+
+    async def remove(self) -> None:
+        """Remove what `stop` has ended. What came since is new, and stays.
+
+        The lids are the last to go: a second run knows by them what else is left.
+        """
+        instance, jids = self._instance, self._jids
+        removal = Removal(self._database)
+        await removal.execute(
+            "remove_whatsapp_messages", instance=instance, jids=jids, batch=BATCH
+        )
+        await removal.execute("remove_turns", instance=instance, jids=jids, batch=BATCH)
+        await self._database.execute("remove_chats", instance=instance, jids=jids)
+        await self._database.execute("forget_lids", instance=instance, jids=jids)

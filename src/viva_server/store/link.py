@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg2
-from psycopg2.errors import DuplicatePreparedStatement, InvalidSqlStatementName
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
 
 from viva_server.errors import StoreError, StoreUnavailableError
@@ -29,6 +28,9 @@ with warnings.catch_warnings():  # importing aiopg changes the filters of its ho
     import aiopg.connection
 
 _LOCK_SECONDS = 2.0
+
+_INVALID_STATEMENT_NAME = "26000"
+_DUPLICATE_PREPARED_STATEMENT = "42P05"
 _IDLE_IN_TRANSACTION_SECONDS = 10.0
 _CLIENT_CHECK_SECONDS = 2.0
 
@@ -139,7 +141,7 @@ class Link:
                 return await self._run(prepared.execute, parameters)
             except StoreError as error:
                 # It has done nothing then.
-                if not isinstance(error.__cause__, InvalidSqlStatementName):
+                if error.sqlstate != _INVALID_STATEMENT_NAME:
                     raise
                 self._prepares = False
         return await self._run(sql, parameters)
@@ -149,7 +151,7 @@ class Link:
             try:
                 await self._run(prepared.prepare, None)
             except StoreError as error:
-                if not isinstance(error.__cause__, DuplicatePreparedStatement):
+                if error.sqlstate != _DUPLICATE_PREPARED_STATEMENT:
                     raise
                 self._prepares = False
             else:
@@ -165,12 +167,12 @@ class Link:
             reason = error.__context__
             if not isinstance(reason, QueryCanceledError) or _is_being_cancelled():
                 raise
-            raise translate(reason, lost=False) from reason
+            raise translate(reason, lost=False) from None
         except (psycopg2.Error, TimeoutError, ValueError) as error:
             lost = self.lost or is_farewell(error)
             if lost or is_of_standby(error):
                 self.close()
-            raise translate(error, lost=lost) from error
+            raise translate(error, lost=lost) from None
 
 
 async def connect(
@@ -222,7 +224,7 @@ async def _connect_to(target: Parameters, seconds: float, query_seconds: float) 
     except BaseException as error:
         connection.close()
         if isinstance(error, StoreError):
-            raise unreachable(error.__cause__ or error) from error
+            raise unreachable(error) from None
         raise
     return link
 

@@ -8,10 +8,11 @@ written but by `replay_all`. Each look costs the same however much is stored. Al
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Literal, NamedTuple
 
+from viva_server.ids import new_id
 from viva_server.store.db import Database, Row
-from viva_server.store.outbox import replay
 
 COUNTED_UP_TO = 1000
 """What is more is told as this many: nobody waits for the count of a backlog."""
@@ -23,6 +24,18 @@ DEAD_ON_A_PAGE = 25
 _INSTANCES = 200
 
 ReplayOutcome = Literal["replayed", "not_dead", "chat_busy"]
+
+
+class Dead(NamedTuple):
+    """Something that waits for an operator; `state` unknown: it may have been sent."""
+
+    id: str
+    kind: Literal["turn", "send", "event"]
+    instance: str
+    jid: str | None
+    state: Literal["dead", "unknown"]
+    error: str | None
+    since: datetime
 
 
 class Place(NamedTuple):
@@ -87,6 +100,26 @@ async def show_dead(database: Database, place: Place) -> tuple[list[Row], Place 
     if len(rows) == len(page):
         return page, None
     return page, Place(page[-1].since.isoformat(), page[-1].id)
+
+
+async def list_dead(database: Database, *, rows: int) -> list[Dead]:
+    """List what could not be answered, sent or applied, oldest first."""
+    found = await database.fetch("list_dead", rows=rows)
+    return [Dead._make(row) for row in found]
+
+
+async def replay(database: Database, dead_id: str) -> bool:
+    """Do again what `list_dead` names; False if there is none such.
+
+    A part of unknown outcome may arrive twice then. A dead turn waits until its chat
+    has no other running: False too.
+    """
+    if await database.fetch_one("replay_send", outbox_id=dead_id):
+        return True
+    turns = await database.execute(
+        "replay_turn", turn_id=dead_id, user_message_id=new_id()
+    )
+    return bool(turns or await database.execute("replay_event", inbox_id=dead_id))
 
 
 async def replay_all(

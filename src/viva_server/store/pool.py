@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import NamedTuple
 
-from viva_server.errors import StoreUnavailableError
+from viva_server.errors import PoolFullError, StoreUnavailableError
 from viva_server.store.link import Link
 from viva_server.tallies import Buckets
 
@@ -124,7 +124,7 @@ class Pool:
             return
         if self._waiting >= self._size * _WAITERS_PER_LINK:
             self._refused += 1
-            raise StoreUnavailableError("too many wait for a database connection")
+            raise PoolFullError("too many wait for a database connection")
         self._waiting += 1
         began = monotonic()
         try:
@@ -133,7 +133,7 @@ class Pool:
             self._wait_seconds.observe(monotonic() - began)
         except TimeoutError:
             self._refused += 1
-            raise StoreUnavailableError("no database connection is free") from None
+            raise PoolFullError("no database connection is free") from None
         finally:
             self._waiting -= 1
 

@@ -187,14 +187,17 @@ async def load_owned(database: Database, owner: str) -> set[str]:
 
 
 async def close_orphans(
-    database: Database, owner: str, message_ids: Sequence[str]
+    database: Statements,
+    owner: str,
+    message_ids: Sequence[str],
+    finish_reason: FinishReason = "crashed",
 ) -> None:
     """Close replies of this owner that it does not generate, with their stored text."""
     await database.execute(
         "close_from_journal",
         process_id=owner,
         message_ids=list(message_ids),
-        finish_reason="upstream_error",
+        finish_reason=finish_reason,
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from viva_server.errors import ClocksDifferError
 from viva_server.store.audit import Counts, audited
 from viva_server.store.db import Database
 from viva_server.store.export import FIRST_ID
+from viva_server.store.health import CLOCK_SECONDS, clock_offset_seconds
 from viva_server.store.processes import sweep
 from viva_server.store.removal import BATCH, Removal, patiently, remove_session
 
@@ -53,7 +55,18 @@ class Purge:
         self._advance = advance
 
     async def run(self) -> None:
-        """Purge. Raises StoreError or one of its kinds."""
+        """Purge.
+
+        Raises:
+            ClocksDifferError: nothing was removed, since nobody knows how old it is.
+            StoreError: or one of its kinds.
+        """
+        offset_seconds = await clock_offset_seconds(self._database)
+        if abs(offset_seconds) > CLOCK_SECONDS:
+            raise ClocksDifferError(
+                f"PostgreSQL's clock is {offset_seconds:.0f} s ahead of ours: "
+                "nothing is purged"
+            )
         async with audited(self._database, "purge", None, self.counts):
             if self._session_days is not None:
                 await self._remove_idle_sessions(self._session_days * DAY_SECONDS)

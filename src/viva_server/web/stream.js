@@ -8,6 +8,8 @@ const LONGEST_WAIT_MS = 15_000;
 // The server sends something every 15 s; this much silence is a dead connection.
 const SILENCE_MS = 40_000;
 const MAX_DAMAGES = 3;
+// So long after `reply_pending` a 404 says that the message was not stored.
+const PENDING_MS = 30_000;
 
 /**
  * Made for a new message (`question` and its Idempotency-Key `key`) or for a live reply
@@ -32,6 +34,7 @@ export class Reply {
   #damages = 0;
   #wantsStop = false;
   #isGivenUp = false;
+  #pending = null; // { messageId, until }: it may be stored, look there
 
   constructor(api, { question = null, key = null, messageId = null, text = "" }) {
     this.#api = api;
@@ -103,7 +106,8 @@ export class Reply {
       this.waitsFor = 0;
       return 0;
     } catch (error) {
-      if (!(error instanceof ApiError && error.isTransient)) throw error;
+      if (!(error instanceof ApiError)) throw error;
+      if (!this.#mayBeStored(error) && !error.isTransient) throw error;
       this.waitsFor = error.status;
       return error.retryAfterMs;
     } finally {
@@ -112,10 +116,23 @@ export class Reply {
     }
   }
 
+  /** Notes where the reply of a message is that may be stored, until it is not. */
+  #mayBeStored({ code, status, problem }) {
+    if (code === "reply_pending" && problem.message_id) {
+      this.#pending = { messageId: problem.message_id, until: Date.now() + PENDING_MS };
+    } else if (!this.#pending || this.messageId || status !== 404) {
+      return false;
+    } else if (Date.now() > this.#pending.until) {
+      this.#pending = null; // it is sent again
+    }
+    return true;
+  }
+
   #open(signal) {
-    if (this.messageId) {
-      const headers = { "Last-Event-ID": `${this.messageId}:${this.#chars}` };
-      const path = `/viva/chat/stream/${this.messageId}`;
+    const messageId = this.messageId ?? this.#pending?.messageId;
+    if (messageId) {
+      const headers = { "Last-Event-ID": `${messageId}:${this.#chars}` };
+      const path = `/viva/chat/stream/${messageId}`;
       return this.#api.open("GET", path, { headers, signal });
     }
     return this.#api.open("POST", "/viva/chat/stream", {

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from viva_server.config import Config
-from viva_server.whatsapp.content import MEDIA
-from viva_server.whatsapp.jids import is_person, phone_of
-from viva_server.whatsapp.normal_form import NormalForm
+from viva_server.whatsapp.events.addresses import is_person, phone_of
+from viva_server.whatsapp.events.content import ANSWERED, WRITTEN
+from viva_server.whatsapp.events.table import NormalForm
 from viva_server.words import FinishReason
 
 GREETING_SECONDS: Final = 3.0
@@ -26,11 +26,7 @@ _RERUN_SECONDS: Final = (1.0, 5.0, 20.0)
 _AT_ONCE: Final[frozenset[str | None]] = frozenset({"crashed", "shutdown", None})
 _LONGEST_RETRY_SECONDS: Final = 300.0
 
-_ANSWERED: Final = (MEDIA - {"sticker"}) | {
-    "text", "button", "list", "location", "contact",
-}  # fmt: skip
-_KEPT: Final = _ANSWERED | {"sticker", "reaction", "poll"}
-_OWN: Final = MEDIA | _ANSWERED | {"poll"}
+_KEPT: Final = WRITTEN | {"reaction"}
 
 _RECEIPT_RANKS: Final = {
     "0": 3, "ERROR": 3, "FAILED": 3,
@@ -74,7 +70,7 @@ class Rules:
         """Say why a message is not answered; None: it is. `now` is epoch seconds."""
         if place := self._wrong_place(form):
             return place
-        if form["kind"] not in _ANSWERED:
+        if form["kind"] not in ANSWERED:
             return form["kind"]
         if form.get("reply_in_response"):
             # Evolution's own bot asks; it would send what this server sends again.
@@ -110,6 +106,11 @@ class Rules:
         return None if is_person(chat) else "nobody"
 
 
+def forms_of(form: NormalForm) -> list[NormalForm]:
+    """Give the single messages or receipts of a delivery."""
+    return form.get("items") or [form]
+
+
 def is_kept(form: NormalForm) -> bool:
     """Whether a row is made of a message of a person.
 
@@ -128,7 +129,7 @@ def is_own(form: NormalForm) -> bool:
     """Whether the instance's number wrote this, by whatever hand or program."""
     return (
         form.get("from_me", False)
-        and form["kind"] in _OWN
+        and form["kind"] in WRITTEN
         and "message_id" in form
         and "chat" in form
     )
@@ -195,8 +196,8 @@ def rerun_seconds(
 ) -> float | None:
     """Say after how many seconds a cut turn runs again; None: never.
 
-    `runs` counts the tries so far. `finish_reason` None means that the reply of the
-    last try was never begun, or is not known.
+    `runs` counts the runs so far. `finish_reason` None means that the reply of the
+    last one was never begun, or is not known.
     """
     if runs > MAX_RERUNS or is_final or finish_reason == "limit":
         return None

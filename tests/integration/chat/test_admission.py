@@ -181,7 +181,7 @@ async def test_a_turn_is_not_stored_on_what_has_changed_since_the_look(
 ) -> None:
     reading = await process.complete()
     question = Question(person=ANA, content="Oi")
-    stale = new_turn(question, Start(reading.session_id, 0, None))
+    stale = new_turn(question, Start(reading.session_id, 0, None), new_id())
     assert await start_reply(process.database, process.id, stale, live_limit=4) is None
     assert len(messages(database_url, reading.session_id)) == 2
     assert count(database_url, "live_replies") == 0

@@ -8,7 +8,7 @@ import pytest
 
 from tests.dictation import Dictation
 from tests.integration.whatsapp.lab import Lab, lab
-from viva_server.whatsapp import worker
+from viva_server.whatsapp.conversation import worker
 
 _CHATS = [f"551191000000{number}@s.whatsapp.net" for number in range(2)]
 _RUNS = "SELECT count(*), max(runs) FROM viva.whatsapp_turns WHERE state = 'answered'"
@@ -84,7 +84,7 @@ async def test_a_turn_that_takes_long_is_not_taken_for_a_stray(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(worker, "_STRAY_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "_ORPHAN_SECONDS", 0.1)
     dictation = Dictation()
     async with lab(database_url, respond=dictation) as site:
         site.receive("oi")

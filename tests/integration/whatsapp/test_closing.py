@@ -19,8 +19,7 @@ from tests.people import (
 from tests.postgres import run_sql
 from viva_server.store.db import Database, Row
 from viva_server.store.replies import ClosedReply
-from viva_server.store.whatsapp_chats import claim_chats
-from viva_server.whatsapp.closing import close_turn_replies
+from viva_server.whatsapp.conversation.outbox import close_turn_replies
 from viva_server.words import FinishReason, Status
 
 
@@ -83,7 +82,8 @@ async def test_a_chat_that_somebody_works_on_is_nobody_elses(
     await receive(database, [written("oi")])
     due = "UPDATE viva.whatsapp_chats SET due_at = now()"
     run_sql(database_url, due)
-    assert await claim_chats(database, add_process(database_url), chats=9)
+    owners = add_process(database_url), add_process(database_url)
+    assert await database.fetch("claim_chats", owner=owners[0], chats=9)
     # A message that comes in mid-turn makes it due again.
     run_sql(database_url, due)
-    assert await claim_chats(database, add_process(database_url), chats=9) == []
+    assert await database.fetch("claim_chats", owner=owners[1], chats=9) == []

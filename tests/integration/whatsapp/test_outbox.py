@@ -10,10 +10,10 @@ from tests.fakes.evolution import PERSON
 from tests.integration.whatsapp.lab import lab
 from tests.waiting import until
 from viva_server.ids import new_id
-from viva_server.store.db import Database
-from viva_server.store.outbox import Send, claim_sends, list_dead, replay
+from viva_server.store.db import Database, Row
+from viva_server.store.operator import list_dead, replay
 from viva_server.store.processes import add_process, release_work
-from viva_server.whatsapp import worker
+from viva_server.whatsapp.conversation import worker
 
 _SENDS = "SELECT state FROM viva.outbox ORDER BY seq"
 _LONG = "\n\n".join(letter * 3000 for letter in "abc")
@@ -122,11 +122,11 @@ async def test_what_a_dead_process_was_sending_is_doubted_and_settled(
         connection = await database.connect()
         await add_process(connection, dead, 1)
         await connection.close()
-        claimed: list[Send] = []
+        claimed: list[Row] = []
         while not claimed:  # the server may be faster, and gets another 503
             await site.stored(_SENDS, "waiting")
             site.rows("UPDATE viva.outbox SET due_at = now() - interval '1 s'")
-            claimed = await claim_sends(database, dead, sends=1)
+            claimed = await database.fetch("claim_sends", owner=dead, sends=1)
         await release_work(database, dead)
         assert site.rows(_SENDS) == [("unknown",)]
         site.upsert(
@@ -162,7 +162,7 @@ async def test_receipts_only_go_forward_and_may_come_first(database_url: str) ->
 async def test_a_request_that_takes_long_is_not_made_again(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_STRAY_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "_ORPHAN_SECONDS", 0.1)
     async with lab(database_url) as site:
         site.evolution.script("hang")
         site.receive("oi")
@@ -175,7 +175,7 @@ async def test_a_request_that_takes_long_is_not_made_again(
 async def test_work_whose_claim_was_lost_on_its_way_is_given_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_STRAY_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "_ORPHAN_SECONDS", 0.1)
     async with lab(database_url) as site:
         site.receive("oi")
         await site.sent()

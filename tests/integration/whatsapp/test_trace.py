@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.people import add_live_reply, add_sessions, add_turns, receive, written
 from tests.postgres import run_sql
+from viva_server.api.trace import load_trace
 from viva_server.store.db import Database
-from viva_server.store.trace import load_trace
 
 
 async def test_a_trace_has_each_delivery_and_each_try(
@@ -28,4 +28,5 @@ async def test_a_trace_has_each_delivery_and_each_try(
     [message] = trace.messages
     assert message.edited_at
     assert message.deleted_at
-    assert [reply.id for reply in trace.replies] == [cut]
+    [turn] = trace.turns
+    assert [reply.id for reply in turn.replies] == [cut]

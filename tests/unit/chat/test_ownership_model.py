@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -65,7 +65,7 @@ class World:
     cuts: int = 0
     calm: int = 0  # ticks since anything happened
 
-    def but(self, who: int, **changes: object) -> World:
+    def but(self, who: int, **changes: Any) -> World:
         changed = self.processes[who]._replace(**changes)
         processes = (*self.processes[:who], changed, *self.processes[who + 1 :])
         return replace(self, processes=processes)
@@ -73,7 +73,7 @@ class World:
 
 @cache
 def _think(
-    mind: Mind, what: Literal["connect", "beat", "look"], seen: tuple[object, ...] = ()
+    mind: Mind, what: Literal["connect", "beat", "look"], seen: tuple[tuple[int, bool], ...] = ()
 ) -> tuple[Mind, tuple[tuple[int, str], ...]]:
     """Let the real detector, put back as it was, take note of something at time 0."""
     detector = FailureDetector(LIMITS)
@@ -93,7 +93,7 @@ def _think(
         case "beat":
             detector.beaten(0)
         case "look":
-            rows = [Seen(str(w), "present", held, 1, _SERVER) for w, held in seen]  # type: ignore[misc]
+            rows = [Seen(str(w), "present", held, 1, _SERVER) for w, held in seen]
             detector.looked(0, 0, "me", rows)
     verdicts = tuple((int(v.process_id), v.kind) for v in detector.verdicts(0))
     return _remember(detector), verdicts

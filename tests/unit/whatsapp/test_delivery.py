@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from viva_server.whatsapp.delivery import (
+from viva_server.whatsapp.ingress.delivery import (
     KEPT_HEADERS,
     MAX_STORED_BYTES,
     Delivery,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from viva_server.config import Config
-from viva_server.whatsapp.doctor import default_url, diagnose
+from viva_server.whatsapp.evolution.doctor import default_url, diagnose
 
 SECRET = "a-webhook-secret"
 CONFIG = Config(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
-from viva_server.whatsapp.events import parse_webhook
+from viva_server.whatsapp.events.parse import parse_webhook
 
 
 def assert_gives(form: Any, expect: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from viva_server.whatsapp.event_table import EVENTS, Event
-from viva_server.whatsapp.finding import find_event, find_instance, plain_tail
+from viva_server.whatsapp.events.parse import find_event, find_instance, plain_tail
+from viva_server.whatsapp.events.table import EVENTS, Event
 
 LISTED = json.loads(
     (Path(__file__).parents[2] / "data" / "evolution_events.json").read_text("utf-8")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.intake import is_pending, message_rows
+from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
+from viva_server.whatsapp.ingress.inbox import is_pending, message_rows
 from viva_server.whatsapp.rules import Rules
 
 NOW = 1_761_048_603.0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.whatsapp.json_body import (
+from viva_server.whatsapp.events.json_values import (
     MAX_DEPTH,
     TOO_DEEP,
     NotJsonObjectError,

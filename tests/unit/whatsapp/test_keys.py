@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES
-from viva_server.whatsapp.delivery import make_delivery
+from viva_server.whatsapp.ingress.delivery import make_delivery
 
 TEXT = SAMPLES["v2_2_messages_upsert_conversation"]["body"]
 READ = SAMPLES["v2_2_messages_update_read"]["body"]

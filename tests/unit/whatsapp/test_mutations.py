@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
-from viva_server.whatsapp.delivery import Delivery, make_delivery
-from viva_server.whatsapp.event_table import EVENTS, GO_KINDS, OTHER_KINDS
+from viva_server.whatsapp.events.table import EVENTS, GO_KINDS, OTHER_KINDS
+from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
 
 NAMES = [event.name for event in EVENTS] + list(GO_KINDS) + list(OTHER_KINDS)
 DATA: list[Any] = [None, [], {}, "x", 5, True, [None], ["x"], [[]], [{}], {"key": None}]

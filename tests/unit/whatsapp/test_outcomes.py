@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from viva_server.whatsapp.outcomes import outcome_of_answer
-from viva_server.whatsapp.rest import Answer
+from viva_server.whatsapp.evolution.client import Answer, outcome_of_answer
 
 
 @pytest.mark.parametrize("status", [408, 500, 501, 504, 520, 599])

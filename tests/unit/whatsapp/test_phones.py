@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from viva_server.whatsapp.phones import jids_of
+from viva_server.whatsapp.events.addresses import jids_of
 
 MARIA = {"5511988887777@s.whatsapp.net", "551188887777@s.whatsapp.net"}
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
-from viva_server.whatsapp.delivery import make_delivery
-from viva_server.whatsapp.redact import REMOVED, _known_name, redact
+from viva_server.whatsapp.ingress.delivery import make_delivery
+from viva_server.whatsapp.ingress.secrets import REMOVED, _known_name, redact
 
 CANARY = "canary-5f2c9e"
 BYTES = bytes(range(256)) * 2

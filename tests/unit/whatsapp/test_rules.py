@@ -8,7 +8,7 @@ import pytest
 
 from viva_server.config import Config
 from viva_server.whatsapp import rules
-from viva_server.whatsapp.normal_form import NormalForm
+from viva_server.whatsapp.events.table import NormalForm
 from viva_server.whatsapp.rules import Rules
 
 NOW = 1_761_048_603.0

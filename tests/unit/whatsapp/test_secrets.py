@@ -10,7 +10,7 @@ import jwt
 import pytest
 from multidict import CIMultiDict
 
-from viva_server.whatsapp.secrets import (
+from viva_server.whatsapp.ingress.secrets import (
     LEEWAY_SECONDS,
     Verdict,
     judge_body,

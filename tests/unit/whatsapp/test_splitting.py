@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from viva_server.whatsapp.splitting import MAX_MESSAGE_CHARS, split_reply
+from viva_server.whatsapp.conversation.outbox import MAX_MESSAGE_CHARS, split_reply
 
 WORDS = st.text(st.sampled_from("ab.!…\n \t\u00e1e\u0301👍🏽\u200d"), max_size=300)
 

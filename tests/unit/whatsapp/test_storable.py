@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.whatsapp.redact import REMOVED
-from viva_server.whatsapp.storable import hide, storable
+from viva_server.whatsapp.ingress.secrets import REMOVED, hide, storable
 
 CANARY = "canary-5f2c9e"
 texts = st.text(alphabet='ab"\\\n\x00\ud800\x1féã😀/', max_size=12)

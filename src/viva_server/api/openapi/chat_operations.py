@@ -23,7 +23,9 @@ _START = (
     "session_not_found",
     "reply_in_progress",
     "idempotency_key_reused",
+    "not_storable",
     "too_many_replies",
+    "reply_pending",
 )
 
 _CHAT_BODY = Body(

@@ -202,6 +202,8 @@ def _problem_response(status: int, codes: list[str]) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Request-Id": _REQUEST_ID}
     if status in _WITH_RETRY_AFTER:
         headers["Retry-After"] = _RETRY_AFTER
+    if "reply_pending" in codes:
+        headers |= STREAM_HEADERS
     if status in _WITH_CHALLENGE:
         headers["WWW-Authenticate"] = _CHALLENGE
     # A host's responder has codes of its own.

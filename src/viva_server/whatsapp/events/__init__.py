@@ -1,0 +1,1 @@
+"""From the JSON that Evolution delivers to the normal form; no I/O."""

@@ -1,0 +1,1 @@
+"""Evolution API's REST side: sending, catching up, its settings."""

@@ -1,0 +1,1 @@
+"""From the request of a webhook to its committed row."""
