@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from tests.acceptance.bouncer import PgBouncer
 from tests.dictation import Dictated
 from tests.faults.proxy import Mode, Proxy
 from tests.integration.chat.looks import message
@@ -18,6 +20,7 @@ from tests.integration.chat.rooms import ANA, Process, read, read_to_end, runnin
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.chat.service import Reading
+from viva_server.store.tasks import end_task
 
 Figures = dict[str, Any]
 
@@ -154,3 +157,68 @@ async def after(
     await break_it()
     await asyncio.sleep(3.0)
     await pair.all_go_on()
+
+
+async def pooler_is_killed(dsn: str, folder: Path, seconds: float) -> Figures:
+    """PgBouncer in session mode is killed and comes back: a cut that meets all."""
+    bouncer = PgBouncer(dsn, "session", folder)
+    bouncer.start()
+    try:
+        async with running(bouncer.dsn) as one, running(bouncer.dsn) as other:
+
+            async def kill() -> None:
+                bouncer.kill()
+                await asyncio.sleep(seconds)
+                bouncer.start()
+
+            await after(dsn, kill, [one, other])
+    finally:
+        bouncer.kill()
+    return {"seconds": seconds, "declared_dead": 0}
+
+
+async def killed_behind_a_pooler(dsn: str, folder: Path) -> Figures:
+    """In transaction mode the lock outlives the process: it is found slow."""
+    bouncer = PgBouncer(dsn, "transaction", folder)
+    bouncer.start()
+    loop = asyncio.get_running_loop()
+    try:
+        async with running(bouncer.dsn) as one, running(bouncer.dsn) as judge:
+            pair = Pair(dsn, [one, judge], [])
+            await pair.begin()
+            await asyncio.sleep(2.0)
+            assert run_sql(dsn, DEAD) == []
+            was = one.id
+            await _vanish(one)
+            began = loop.time()
+            await until(lambda: run_sql(dsn, DEAD), within_seconds=90)
+            took = loop.time() - began
+            assert run_sql(dsn, DEAD) == [(was, judge.id, "slow")]
+            reading, _ = pair.live[0]
+            assert message(dsn, reading.message_id).finish_reason == "crashed"
+    finally:
+        bouncer.kill()
+    return {"closed_after_s": round(took, 1)}
+
+
+async def _vanish(process: Process) -> None:
+    """Let a process beat no more, as if it had been killed."""
+    ownership = process.runtime.ownership
+    assert ownership._task is not None
+    assert ownership._connection is not None
+    with contextlib.suppress(asyncio.CancelledError):
+        await end_task(ownership._task)
+    await ownership._connection.close()
+
+
+async def clock_jumps(dsn: str, set_clock: Callable[[str], None]) -> Figures:
+    """PostgreSQL's clock goes a minute ahead and back: nobody is declared dead."""
+    async with running(dsn) as one, running(dsn) as other:
+
+        async def jump() -> None:
+            set_clock("60s")
+            await asyncio.sleep(3.0)
+            set_clock("0s")
+
+        await after(dsn, jump, [one, other])
+    return {"declared_dead": 0}

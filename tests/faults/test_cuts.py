@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.faults import cuts
 from tests.faults.proxy import Mode
+from tests.faults.site import FaultyPostgres, can_set_clocks
+from tests.postgres import PostgresServer, copy_cluster, data_folder
 
 
 @pytest.mark.parametrize("mode", ["refuse", "drop"])
@@ -26,3 +30,34 @@ async def test_who_was_declared_dead_is_itself_again_unasked(
     database_url: str,
 ) -> None:
     await cuts.one_dies_in_a_cut(database_url)
+
+
+async def test_a_pooler_that_is_killed_and_comes_back_makes_nobody_dead(
+    database_url: str,
+) -> None:
+    with data_folder() as folder:
+        await cuts.pooler_is_killed(database_url, folder, 1.0)
+
+
+async def test_behind_a_pooler_in_transaction_mode_a_killed_process_is_found(
+    database_url: str,
+) -> None:
+    with data_folder() as folder:
+        await cuts.killed_behind_a_pooler(database_url, folder)
+
+
+async def test_a_clock_that_jumps_makes_nobody_dead(
+    cluster: Path, pg_bin: Path | None
+) -> None:
+    assert can_set_clocks(), "libfaketime is missing: run .ci/packages.sh"
+    with data_folder() as folder:
+        copy_cluster(cluster, folder)
+        postgres = PostgresServer(folder, pg_bin=pg_bin, kind=FaultyPostgres)
+        server = postgres.server
+        assert isinstance(server, FaultyPostgres)
+        await postgres.start()
+        try:
+            with postgres.database() as dsn:
+                await cuts.clock_jumps(dsn, server.set_clock)
+        finally:
+            await postgres.stop()

@@ -73,7 +73,9 @@ class World:
 
 @cache
 def _think(
-    mind: Mind, what: Literal["connect", "beat", "look"], seen: tuple[tuple[int, bool], ...] = ()
+    mind: Mind,
+    what: Literal["connect", "beat", "look"],
+    seen: tuple[tuple[int, bool], ...] = (),
 ) -> tuple[Mind, tuple[tuple[int, str], ...]]:
     """Let the real detector, put back as it was, take note of something at time 0."""
     detector = FailureDetector(LIMITS)
