@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.integration.chat.looks import count, message
-from tests.integration.chat.owners import close_now
+from tests.integration.chat.owners import Owner, close_now
 from tests.integration.chat.rooms import (
     ANA,
     Line,
@@ -19,7 +19,8 @@ from tests.integration.chat.rooms import (
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.chat.text import ReaderCutError
-from viva_server.errors import ReplyInProgressError
+from viva_server.errors import OverloadedError, ReplyInProgressError
+from viva_server.store.replies import load_reply
 
 
 async def test_a_remote_reader_gets_every_character_and_the_same_ending(
@@ -191,6 +192,38 @@ async def test_readers_of_a_deleted_reply_are_sent_away(
     )
     with pytest.raises(ReaderCutError):
         await read(far, 1)
+
+
+async def test_remote_readers_are_told_again_when_their_process_is_another(
+    database_url: str, process: Process, other: Process
+) -> None:
+    reading, model = await process.begin()
+    reader = await other.chat.resume(ANA, reading.message_id, 0, Line())
+    process.chat.leave(reading)
+    told = "SELECT CAST(process_id AS text) FROM viva.far_readers"
+    await until(lambda: (other.id,) in run_sql(database_url, told))
+    await close_now(process.database, was := other.id)
+    await until(lambda: other.id != was)
+    await until(lambda: (other.id,) in run_sql(database_url, told))
+    model.say("ainda")
+    assert await read(reader, 5) == "ainda"
+
+
+async def test_while_the_owner_is_silent_nobody_is_told_that_it_answers(
+    process: Process, owner: Owner
+) -> None:
+    message_id = await owner.start_reply()
+    stored = await load_reply(process.database, ANA, message_id)
+    assert stored is not None
+    with pytest.raises(ReplyInProgressError):
+        await process.ask("Outra coisa", session_id=stored.session_id)
+    await until(lambda: process.runtime.ownership.is_silent(owner.id))
+    with pytest.raises(OverloadedError):
+        await process.ask("Outra coisa", session_id=stored.session_id)
+    with pytest.raises(OverloadedError):
+        await process.chat.stop(ANA, message_id)
+    with pytest.raises(OverloadedError):
+        await process.sessions.delete(ANA, stored.session_id)
 
 
 def _left(dsn: str) -> bool:
