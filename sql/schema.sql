@@ -52,7 +52,7 @@ CREATE INDEX sessions_newest_idx ON viva.sessions (channel, person, updated_at D
 CREATE TABLE viva.messages (
     session_id uuid NOT NULL
         CONSTRAINT messages_session_fkey REFERENCES viva.sessions ON DELETE CASCADE,
-    -- 1, 2, 3 … within the session.
+    -- 1, 2, 3 … within the session; of replaced replies -1, -2, -3 …
     seq integer NOT NULL,
     id uuid NOT NULL CONSTRAINT messages_id_key UNIQUE,
     role text NOT NULL
@@ -67,8 +67,8 @@ CREATE TABLE viva.messages (
         CHECK (status IN ('streaming', 'complete', 'partial', 'failed')),
     finish_reason text CONSTRAINT messages_finish_reason_check CHECK (
         finish_reason IN (
-            'stop', 'length', 'stopped', 'disconnected', 'superseded',
-            'shutdown', 'crashed', 'upstream_error', 'limit'
+            'stop', 'length', 'content_filter', 'stopped', 'disconnected',
+            'superseded', 'shutdown', 'crashed', 'upstream_error', 'limit'
         )
     ),
     -- Why a reply failed, for the error event; a word such as upstream_timeout.
@@ -76,6 +76,8 @@ CREATE TABLE viva.messages (
     -- That asking again will not help; only beside an error_code.
     error_is_final boolean NOT NULL DEFAULT FALSE,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The seq that a reply had until another took its place (meta.replaced_by).
+    replaced_seq integer,
     CONSTRAINT messages_pkey PRIMARY KEY (session_id, seq)
 );
 

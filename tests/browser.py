@@ -76,6 +76,7 @@ class ChatPage:
         self.sessions = page.locator("#sessions li")
         self.stop = page.get_by_role("button", name="Parar a resposta")
         self.retry = page.get_by_role("button", name="Tentar de novo")
+        self.again = page.get_by_role("button", name="Responder outra vez")
         self.connection = page.locator("#connection")
         page.set_default_timeout(WAIT_MS)
         page.on("pageerror", lambda error: self.faults.append(str(error)))

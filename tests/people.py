@@ -63,6 +63,22 @@ def add_sessions(
     return ids
 
 
+def add_replaced(url: str, session_id: str, text: str, replies: int = 1) -> None:
+    """Store replies that the session's second message has replaced."""
+    run_sql(
+        url,
+        f"""
+        INSERT INTO viva.messages
+            (session_id, seq, id, role, content, meta, status, replaced_seq)
+        SELECT
+            m.session_id, -n, gen_random_uuid(), m.role, '{text} ' || n,
+            jsonb_build_object('replaced_by', m.id), 'partial', m.seq
+        FROM viva.messages AS m, generate_series(1, {replies}) AS n
+        WHERE m.session_id = '{session_id}' AND m.seq = 2
+        """,
+    )
+
+
 def add_live_reply(url: str, person: str, session_id: str, text: str) -> str:
     """Add a live reply of a process that does nothing more; give its id."""
     owner, message_id = new_id(), new_id()

@@ -55,7 +55,8 @@ ORDER BY updated_at, id
 LIMIT :batch;
 
 -- name: export_messages
--- A page of a session's messages, oldest first; a live reply with its text so far.
+-- A page of a session's messages, replaced replies first, then oldest first; a live
+-- reply with its text so far.
 SELECT
     m.session_id,
     m.seq,
@@ -72,7 +73,8 @@ SELECT
     m.finish_reason,
     m.error_code,
     m.error_is_final,
-    m.created_at
+    m.created_at,
+    m.replaced_seq
 FROM viva.messages AS m
 WHERE m.session_id = CAST(:session_id AS uuid) AND m.seq > :after_seq
 ORDER BY m.seq
@@ -140,9 +142,9 @@ ORDER BY updated_at, id
 LIMIT 1
 FOR UPDATE;
 
--- name: find_last_seq
--- The highest seq of a session; 0 when it has no message.
-SELECT COALESCE(max(seq), 0) AS last_seq
+-- name: find_seqs
+-- The lowest and the highest seq of a session; 1 and 0 when it has no message.
+SELECT COALESCE(min(seq), 1) AS first_seq, COALESCE(max(seq), 0) AS last_seq
 FROM viva.messages
 WHERE session_id = CAST(:session_id AS uuid);
 

@@ -19,8 +19,20 @@ WITH wanted AS (
             CAST(:session_id AS uuid) IS NULL
             AND s.channel = :channel
             AND s.person = :person
+            AND CAST(:replaces AS uuid) IS NULL
         ORDER BY s.updated_at DESC, s.id DESC
         LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT s.id, s.message_count
+        FROM viva.messages AS m
+        INNER JOIN viva.sessions AS s ON s.id = m.session_id
+        WHERE
+            m.id = CAST(:replaces AS uuid)
+            AND m.role = 'assistant'
+            AND s.channel = :channel
+            AND s.person = :person
     )
 )
 
@@ -59,6 +71,7 @@ LEFT JOIN viva.idempotency_keys AS k
 
 -- name: start_reply
 -- Store the user's message and the reply's row, if nothing has happened since find_turn.
+-- A reply that it replaces makes room: it gets a seq below all others of the session.
 SELECT pg_advisory_xact_lock(hashtextextended(:channel || '/' || :person, 0));
 
 WITH me AS (
@@ -75,7 +88,11 @@ live AS (
 session AS (
     UPDATE viva.sessions
     SET
-        message_count = message_count + CASE WHEN :ask THEN 2 ELSE 1 END,
+        message_count = message_count + CASE
+            WHEN :ask THEN 2
+            WHEN CAST(:replaces AS uuid) IS NULL THEN 1
+            ELSE 0
+        END,
         title = COALESCE(title, :title),
         updated_at = clock_timestamp(),
         last_message_at = clock_timestamp()
@@ -103,6 +120,21 @@ question AS (
     WHERE :ask
 ),
 
+-- Nothing is moved if it is not the newest any more; its seq is taken then.
+replaced AS (
+    UPDATE viva.messages AS m
+    SET
+        seq = LEAST(0, (
+            SELECT min(each.seq) FROM viva.messages AS each
+            WHERE each.session_id = m.session_id
+        )) - 1,
+        replaced_seq = m.seq,
+        meta = m.meta || jsonb_build_object('replaced_by', CAST(:message_id AS text))
+    FROM session AS s
+    WHERE m.id = CAST(:replaces AS uuid) AND m.seq = s.message_count
+    RETURNING m.mode
+),
+
 answer AS (
     INSERT INTO viva.messages (session_id, seq, id, role, content, mode, status)
     SELECT
@@ -111,9 +143,10 @@ answer AS (
         CAST(:message_id AS uuid),
         'assistant',
         '',
-        COALESCE(:mode, s.mode),
+        COALESCE(:mode, r.mode, s.mode),
         'streaming'
     FROM session AS s
+    LEFT JOIN replaced AS r ON TRUE
 ),
 
 started AS (
@@ -143,20 +176,41 @@ SELECT
     EXISTS (SELECT FROM me) AS alive,
     live.replies AS live_replies,
     s.message_count,
-    COALESCE(:mode, s.mode) AS mode
+    COALESCE(:mode, r.mode, s.mode) AS mode
 FROM live
-LEFT JOIN session AS s ON TRUE;
+LEFT JOIN session AS s ON TRUE
+LEFT JOIN replaced AS r ON TRUE;
 
 -- name: load_history
--- What the model sees: the newest stored messages whose status is one of these.
-SELECT m.role, m.content
-FROM viva.messages AS m
-WHERE
-    m.session_id = CAST(:session_id AS uuid)
-    AND m.seq < :before_seq
-    AND m.status = ANY(CAST(:statuses AS text[]))
-ORDER BY m.seq DESC
-LIMIT :messages;
+-- What the model sees: the newest stored messages whose status is one of these, within
+-- a number of characters, newest first; the newest of them always.
+WITH newest AS (
+    SELECT m.seq, m.role, m.content
+    FROM viva.messages AS m
+    WHERE
+        m.session_id = CAST(:session_id AS uuid)
+        AND m.seq > 0
+        AND m.seq < :before_seq
+        AND m.status = ANY(CAST(:statuses AS text[]))
+    ORDER BY m.seq DESC
+    LIMIT :messages
+),
+
+counted AS (
+    SELECT
+        n.seq,
+        n.role,
+        n.content,
+        sum(length(n.content)) OVER newest_first AS chars,
+        row_number() OVER newest_first AS place
+    FROM newest AS n
+    WINDOW newest_first AS (ORDER BY n.seq DESC)
+)
+
+SELECT c.role, c.content
+FROM counted AS c
+WHERE c.chars <= :history_chars OR c.place = 1
+ORDER BY c.seq DESC;
 
 -- name: append_chunks, prepared
 -- The journal's commit: new text of many replies at once; no row back means fenced.
@@ -193,7 +247,12 @@ closed AS (
         status = c.fields ->> 2,
         finish_reason = c.fields ->> 3,
         error_code = c.fields ->> 4,
-        error_is_final = CAST(c.fields ->> 5 AS boolean)
+        error_is_final = CAST(c.fields ->> 5 AS boolean),
+        meta = CASE
+            WHEN jsonb_typeof(c.fields -> 6) = 'object'
+                THEN m.meta || jsonb_build_object('usage', c.fields -> 6)
+            ELSE m.meta
+        END
     FROM
         me
     CROSS JOIN jsonb_array_elements(CAST(:replies AS jsonb)) AS c (fields)
@@ -240,7 +299,7 @@ LEFT JOIN (
 SELECT
     m.id AS message_id,
     m.session_id,
-    m.seq,
+    COALESCE(m.replaced_seq, m.seq) AS seq,
     m.status,
     m.finish_reason,
     m.error_code,
@@ -254,7 +313,10 @@ SELECT
     (
         SELECT u.id
         FROM viva.messages AS u
-        WHERE u.session_id = m.session_id AND u.seq < m.seq AND u.role = 'user'
+        WHERE
+            u.session_id = m.session_id
+            AND u.seq < COALESCE(m.replaced_seq, m.seq)
+            AND u.role = 'user'
         ORDER BY u.seq DESC
         LIMIT 1
     ) AS user_message_id,

@@ -49,7 +49,10 @@ SELECT
     m.finish_reason,
     m.created_at
 FROM viva.messages AS m
-WHERE m.session_id = CAST(:session_id AS uuid) AND m.seq < :before_seq
+WHERE
+    m.session_id = CAST(:session_id AS uuid)
+    AND m.seq > 0
+    AND m.seq < :before_seq
 ORDER BY m.seq DESC
 LIMIT :messages;
 
@@ -57,7 +60,7 @@ LIMIT :messages;
 -- One message as it stands in a snapshot.
 SELECT
     m.id,
-    m.seq,
+    COALESCE(m.replaced_seq, m.seq) AS seq,
     m.role,
     m.content,
     m.mode,

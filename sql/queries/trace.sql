@@ -48,7 +48,7 @@ WHERE t.id = ANY(CAST(:turn_ids AS uuid[]))
 ORDER BY t.created_at;
 
 -- name: trace_replies
--- A turn's replies, each try one.
+-- A turn's replies, each run one.
 SELECT
     m.id,
     m.status,

@@ -157,7 +157,7 @@ taken AS (
 SELECT t.id FROM turn AS t;
 
 -- name: start_run
--- Count a try of a turn and name its reply; no row: the turn is not this owner's.
+-- Count a run of a turn and name its reply; no row: the turn is not this owner's.
 WITH me AS (
     SELECT id FROM viva.processes
     WHERE id = CAST(:owner AS uuid) AND dead_at IS NULL
@@ -182,7 +182,7 @@ WHERE
 RETURNING t.runs;
 
 -- name: take_back_run
--- A try that could not begin does not count.
+-- A run that could not begin does not count.
 UPDATE viva.whatsapp_turns AS t
 SET runs = t.runs - 1
 FROM viva.whatsapp_chats AS c
@@ -196,7 +196,7 @@ WHERE
     AND c.owner = CAST(:owner AS uuid);
 
 -- name: close_turns
--- close_replies for turns: a whole reply's parts are in the outbox with its closing.
+-- close_replies for turns: the parts of one that is sent are in the outbox with its closing.
 WITH me AS (
     SELECT id FROM viva.processes
     WHERE id = CAST(:owner AS uuid) AND dead_at IS NULL
@@ -217,14 +217,23 @@ closed AS (
         status = g.fields ->> 2,
         finish_reason = g.fields ->> 3,
         error_code = g.fields ->> 4,
-        error_is_final = CAST(g.fields ->> 5 AS boolean)
+        error_is_final = CAST(g.fields ->> 5 AS boolean),
+        meta = CASE
+            WHEN jsonb_typeof(g.fields -> 6) = 'object'
+                THEN m.meta || jsonb_build_object('usage', g.fields -> 6)
+            ELSE m.meta
+        END
     FROM
         me
     CROSS JOIN given AS g
     INNER JOIN viva.live_replies AS l
         ON l.message_id = g.message_id AND l.owner = me.id
     WHERE m.id = l.message_id
-    RETURNING m.id, m.session_id, m.status
+    RETURNING
+        m.id,
+        m.session_id,
+        m.status = 'complete'
+        OR (m.status = 'partial' AND m.finish_reason = 'limit') AS is_sent
 ),
 
 forgotten AS (
@@ -246,7 +255,7 @@ answered AS (
     UPDATE viva.whatsapp_turns AS t
     SET state = 'answered', error = NULL, ended_at = clock_timestamp()
     FROM closed AS c
-    WHERE t.reply_id = c.id AND c.status = 'complete' AND t.state = 'running'
+    WHERE t.reply_id = c.id AND c.is_sent AND t.state = 'running'
     RETURNING t.id, t.instance, t.jid, t.reply_id
 ),
 
@@ -260,7 +269,7 @@ put AS (
         p.fields ->> 1
     FROM answered AS a
     INNER JOIN given AS g ON g.message_id = a.reply_id
-    CROSS JOIN jsonb_array_elements(g.fields -> 6)
+    CROSS JOIN jsonb_array_elements(g.fields -> 7)
     WITH ORDINALITY AS p (fields, part)
     ORDER BY a.id, p.part
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import platformdirs
 from yarl import URL
@@ -25,6 +26,28 @@ UNSUPPORTED_TEXT = (
 
 _MAX_FIXED_CHARS = 4000
 _IGNORED = re.compile(r"\+?[\d ()-]{5,40}|\S+@\S+")
+SystemRole = Literal["system", "developer", "user"]
+
+# What a request to the model has of its own.
+_OWN_PARAMS = frozenset({"model", "messages", "stream", "n"})
+_OWN_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 § 5.6.2
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _MIN_SECRET_BYTES = 32  # RFC 7518 § 3.2: an HS256 key has at least 256 bits
 
 
@@ -89,6 +112,27 @@ def _http_url(value: str) -> URL:
     return url
 
 
+def _object(value: str) -> dict[str, Any]:
+    """Read a JSON object; its text may hold secrets, so no message repeats it."""
+    try:
+        found = json.loads(value, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise ValueError("must be a JSON object") from None
+    if not isinstance(found, dict):
+        raise ValueError("must be a JSON object")
+    return found
+
+
+def _refuse_constant(_: str) -> None:
+    raise ValueError("is no JSON")
+
+
+def _system_role(value: str) -> SystemRole:
+    if value not in {"system", "developer", "user"}:
+        raise ValueError("must be system, developer or user")
+    return cast("SystemRole", value)
+
+
 def _origin(value: str) -> str:
     url = _http_url(value)
     if str(url.origin()) != value.rstrip("/"):
@@ -140,8 +184,13 @@ class Config:
     model_url: URL | None = _setting(_http_url, None, repr=False)
     model_name: str | None = _setting(_text, None)
     model_api_key: str | None = _setting(_text, None, repr=False)
+    model_params: Mapping[str, Any] = _setting(_object, dict)
+    model_headers: Mapping[str, str] = _setting(_object, dict, repr=False)
+    model_system_role: SystemRole = _setting(_system_role, "system")
+    model_starts_thinking: bool = _setting(_flag, False)
     system_prompt_file: Path | None = _setting(Path, None)
     history_messages: int = _setting(_integer, 20)
+    history_chars: int = _setting(_integer, 60_000)
     max_reply_chars: int = _setting(_integer, 100_000)
     reply_seconds: float = _setting(_seconds, 600.0)
     model_first_token_seconds: float = _setting(_seconds, 60.0)
@@ -203,6 +252,7 @@ class Config:
             f"VIVA_{name.upper()} {problem}"
             for name, problem in (
                 *self._secret_problems(),
+                *self._model_problems(),
                 *self._whatsapp_problems(),
                 *self._range_problems(),
             )
@@ -212,10 +262,29 @@ class Config:
         found = []
         if any(len(s.encode()) < _MIN_SECRET_BYTES for s in self.jwt_secret):
             found.append(("jwt_secret", f"must have {_MIN_SECRET_BYTES} bytes or more"))
-        if self.model_url is not None and not self.model_name:
-            found.append(("model_name", "is required with VIVA_MODEL_URL"))
         if self.evolution_url is not None and not self.evolution_api_key:
             found.append(("evolution_api_key", "is required with VIVA_EVOLUTION_URL"))
+        return found
+
+    def _model_problems(self) -> list[tuple[str, str]]:
+        found = []
+        if self.model_url is not None and not self.model_name:
+            found.append(("model_name", "is required with VIVA_MODEL_URL"))
+        if own := sorted(_OWN_PARAMS.intersection(self.model_params)):
+            found.append(("model_params", f"cannot set {', '.join(own)}"))
+        names = [str(name) for name in self.model_headers]
+        if any(not _HEADER_NAME.fullmatch(name) for name in names):
+            found.append(("model_headers", "has a name that no header field can have"))
+        elif own := sorted(_OWN_HEADERS.intersection(map(str.lower, names))):
+            found.append(("model_headers", f"cannot set {', '.join(own)}"))
+        elif len(set(map(str.lower, names))) < len(names):
+            found.append(("model_headers", "has a name twice"))
+        values: list[Any] = list(self.model_headers.values())
+        if not all(isinstance(v, str) and _HEADER_VALUE.fullmatch(v) for v in values):
+            problem = "must have texts of printable ASCII as its values"
+            found.append(("model_headers", problem))
+        if self.model_api_key and "authorization" in map(str.lower, names):
+            found.append(("model_headers", "has Authorization beside the API key"))
         return found
 
     def _whatsapp_problems(self) -> list[tuple[str, str]]:
@@ -232,6 +301,7 @@ class Config:
         ranges: dict[str, tuple[float, float]] = {
             "port": (0, 65535),
             "history_messages": (1, 1000),
+            "history_chars": (1, 10_000_000),
             "max_reply_chars": (1, 10_000_000),
             "live_replies_per_user": (1, 100_000),
             "live_replies": (1, 100_000),

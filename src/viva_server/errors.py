@@ -121,6 +121,10 @@ class ReplyInProgressError(VivaError):
         self.message_id = message_id
 
 
+class NotNewestError(VivaError):
+    """The reply is not the newest of its session, so it cannot be replaced."""
+
+
 class KeyReusedError(VivaError):
     """The Idempotency-Key belongs to another body."""
 
@@ -152,15 +156,34 @@ class ResponderError(VivaError):
     """The model gave no reply, or not a whole one.
 
     `code` is a word for programs (`upstream_timeout`, `upstream_unavailable` …);
-    `retryable` says whether the same request may succeed later.
+    `retryable` says whether the same request may succeed later. `detail` is for the
+    log and `doctor`, never for a client: what the model's server says of it.
     """
 
     def __init__(
-        self, code: str, message: str | None = None, *, retryable: bool = True
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        retryable: bool = True,
+        detail: str = "",
     ) -> None:
         super().__init__(message or code)
         self.code = code
         self.retryable = retryable
+        self.detail = detail
+
+
+class RefusedError(ResponderError):
+    """The model's server refuses the request; the same one will not succeed.
+
+    `status` is that of its answer: with 400 a shorter conversation may do.
+    """
+
+    def __init__(self, status: int, detail: str = "") -> None:
+        message = f"the model's server answered HTTP {status}"
+        super().__init__("upstream_refused", message, retryable=False, detail=detail)
+        self.status = status
 
 
 class EvolutionError(VivaError):

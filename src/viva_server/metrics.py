@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from viva_server.chat.counters import TOKEN_KINDS
 from viva_server.logs import dropped_lines
 from viva_server.services import Services
 from viva_server.store.processes import VerdictKind
@@ -139,6 +140,13 @@ _LABELLED = (
         ("finish_reason",),
         lambda s: s.runtime.counters.ended,
         get_args(FinishReason),
+    ),
+    _Labelled(
+        "viva_model_tokens",
+        "Tokens of whole replies, as the model's server counts them.",
+        ("kind",),
+        lambda s: s.runtime.counters.tokens,
+        TOKEN_KINDS,
     ),
     _Labelled(
         "viva_webhooks",

@@ -6,25 +6,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import aiohttp
 
 from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import ConfigError, EmbeddedPostgresError
+from viva_server.errors import EmbeddedPostgresError
 from viva_server.loop_lag import LoopLag
 from viva_server.responders import (
-    DEFAULT_SYSTEM_PROMPT,
     OpenAIResponder,
     Responder,
+    SystemPrompt,
     local_responder,
+    model_session,
 )
 from viva_server.retention import Retention
 from viva_server.store.db import Database
+from viva_server.store.health import FAILING_SECONDS
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
 from viva_server.tallies import WhatsAppCounters
@@ -188,7 +187,12 @@ class Services:
     def is_ready(self) -> bool:
         """Whether new work can be taken; answered from memory."""
         runtime = self.runtime
-        return not runtime.is_stopping and runtime.health.is_well
+        return (
+            not runtime.is_stopping
+            and runtime.health.is_well
+            # What a probe that writes nothing does not see: a full disk, for instance.
+            and runtime.journal.stuck_seconds < FAILING_SECONDS
+        )
 
     async def _open_database(self, stack: contextlib.AsyncExitStack) -> None:
         if self._embedded is not None:
@@ -210,21 +214,10 @@ class Services:
         config = self.config
         if config.model_url is None:
             return local_responder
-        assert config.model_name is not None, "checked by Config"
-        # aiohttp's default of 100 connections would queue the 101st reply.
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), auto_decompress=False
-        )
+        session = model_session()
         stack.push_async_callback(session.close)
-        return OpenAIResponder(
-            session,
-            base_url=config.model_url,
-            model=config.model_name,
-            api_key=config.model_api_key,
-            system_prompt=_system_prompt(config.system_prompt_file),
-            first_token_seconds=config.model_first_token_seconds,
-            idle_seconds=config.model_idle_seconds,
-        )
+        prompt = SystemPrompt(config.system_prompt_file)
+        return OpenAIResponder.of(config, session, system_prompt=prompt)
 
 
 def _embedded_postgres(config: Config) -> EmbeddedPostgres | None:
@@ -252,13 +245,3 @@ async def _starts(embedded: EmbeddedPostgres) -> bool:
         logger.error("It does not start: %s", error)
         return False
     return True
-
-
-def _system_prompt(file: Path | None) -> str:
-    if file is None:
-        return DEFAULT_SYSTEM_PROMPT
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        problem = f"VIVA_SYSTEM_PROMPT_FILE {file} cannot be read as UTF-8 text"
-        raise ConfigError([problem]) from None

@@ -24,9 +24,10 @@ class SseDecoder:
     """Decodes a stream in pieces that may be cut anywhere, as WHATWG's HTML § 9.2.6.
 
     Invalid UTF-8 becomes U+FFFD. An event that the stream's end cuts off is never
-    dispatched, so there is nothing to call at the end. `retry_ms` is the last
-    reconnection time that the stream asked for; `last_event_id` is what a client
-    would send when it comes back.
+    dispatched; who wants it all the same calls `rest`. An event of the name `error`
+    needs no data, and a line `error: …`, which llama.cpp wrote until 2025, makes one.
+    `retry_ms` is the last reconnection time that the stream asked for;
+    `last_event_id` is what a client would send when it comes back.
 
     A line, or the data lines of one event together, may have `max_event_bytes`.
     """
@@ -97,6 +98,22 @@ class SseDecoder:
             return chunk[6:-2]
         return None
 
+    def rest(self) -> ServerEvent | None:
+        """Give the event that the stream's end has cut off, if there is any of it.
+
+        Not part of the standard: many servers leave out the last blank line.
+        """
+        if self._broken:
+            return None
+        line = bytes(self._pending)
+        self._pending.clear()
+        if self._at_start:
+            line = line.removeprefix(_BOM)
+        if line:
+            self._take_field(line)
+        is_event = self._data or self._event == "error"
+        return self._dispatch() if is_event and not self._broken else None
+
     def _feed_lines(self, chunk: bytes, events: list[ServerEvent]) -> None:
         lines = chunk.split(b"\n")
         rest = lines.pop()
@@ -116,7 +133,7 @@ class SseDecoder:
     def _take_lines(self, lines: list[bytes], events: list[ServerEvent]) -> None:
         for line in lines:
             if not line:
-                if self._data:
+                if self._data or self._event == "error":
                     events.append(self._dispatch())
                 self.last_event_id = self._id
                 self._event = ""
@@ -154,6 +171,9 @@ class SseDecoder:
             self._event = value.decode("utf-8", "replace")
         elif name == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
+        elif name == b"error" and b":" in line:
+            self._event = "error"
+            self._add_data(value)
         elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.retry_ms = int(value)
 

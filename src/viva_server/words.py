@@ -9,6 +9,7 @@ Status = Literal["streaming", "complete", "partial", "failed"]
 FinishReason = Literal[
     "stop",
     "length",
+    "content_filter",
     "stopped",
     "disconnected",
     "superseded",

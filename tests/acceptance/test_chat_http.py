@@ -249,7 +249,7 @@ async def test_the_model_sees_the_session_without_failed_replies(
     database_url: str,
 ) -> None:
     dictation = Dictation()
-    async with chat_host(database_url, dictation, history_messages=3) as host:
+    async with chat_host(database_url, dictation, history_messages=4) as host:
         for message, reply in (("a", "A"), ("b", ""), ("c", "C"), ("d", "D")):
             async with host.ana.stream(message, modo="x") as stream:
                 dictated = await dictation.begun()
@@ -257,11 +257,11 @@ async def test_the_model_sees_the_session_without_failed_replies(
                 dictated.end()
                 await stream.rest()
     seen = dictation.replies[2].conversation
-    assert [m.content for m in seen.messages] == ["A", "b", "c"]
-    assert [m.role for m in seen.messages] == ["assistant", "user", "user"]
+    assert [m.content for m in seen.messages] == ["a", "A", "b\n\nc"]
+    assert [m.role for m in seen.messages] == ["user", "assistant", "user"]
     assert (seen.user_id, seen.channel, seen.modo) == ("ana", "web", "x")
     assert [m.content for m in dictation.replies[3].conversation.messages] == [
-        "c",
+        "b\n\nc",
         "C",
         "d",
     ]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import json
 from pathlib import Path
 
 import psycopg2
 import pytest
-from aiohttp import web
 
 from tests.acceptance.bouncer import pgbouncer
 from tests.acceptance.test_commands import SECRET, free_port, run, serving
-from tests.chat_host import running
 from tests.fakes.evolution import FakeEvolution
+from tests.fakes.model import FakeModel
+from tests.fakes.script import Script
 from tests.postgres import PostgresServer, data_folder, run_sql
 
 _PASSWORD = "sesame"
@@ -106,45 +105,62 @@ def test_a_pooler_that_takes_session_locks_away_is_found(
     assert found["pooler"][0] == word
 
 
-@asynccontextmanager
-async def model(status: int, body: object) -> AsyncIterator[str]:
-    """Run a model's server that answers GET /models so; give its base URL."""
-    app = web.Application()
+def told(status: int, error: object) -> Script:
+    """A refusal with its reason."""
+    body = json.dumps({"error": error}).encode()
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n"
+    return Script(raw=head.encode() + body)
 
-    async def answer(request: web.Request) -> web.Response:
-        assert request.headers["Authorization"] == f"Bearer {_PASSWORD}"
-        return web.json_response(body, status=status)
 
-    app.router.add_get("/v1/models", answer)
-    async with running(app) as origin:
-        yield f"{origin}/v1"
+REASONED = (
+    b'data: {"choices":[{"delta":{"reasoning":"hm"}}]}\n\n'
+    b'data: {"choices":[{"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n'
+)
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "word", "says"),
+    ("script", "word", "says"),
     [
-        (200, {"data": [{"id": "m"}]}, "ok", "answers"),
-        (200, {"data": [{"id": "other"}]}, "warn", "does not list m"),
-        (200, ["what?"], "ok", "answers"),
-        (401, {}, "FAIL", "refuses the key with 401"),
-        (404, {}, "warn", "404"),
-        (503, {}, "FAIL", "503"),
+        (Script(tokens=1), "ok", "answers as m (stop); its habits: nothing unusual"),
+        (Script(events=REASONED), "ok", "its habits: no [DONE]; reasoning beside"),
+        (Script(tokens=1, finish="length"), "ok", "(length)"),
+        (told(401, {"message": f"bad {_PASSWORD}"}), "FAIL", "HTTP 401 (bad …)"),
+        (told(404, "no such model"), "FAIL", "no such model): see VIVA_MODEL_NAME"),
+        (told(503, {"message": "Loading"}), "FAIL", "(HTTP 503 Loading)"),
+        (told(429, {"code": "insufficient_quota"}), "FAIL", "quota is used up"),
+        (Script(tokens=0), "FAIL", "no text"),
     ],
 )
-async def test_the_model_is_asked_for_its_list(
-    status: int, body: object, word: str, says: str
+async def test_the_model_is_asked_a_question(
+    script: Script, word: str, says: str
 ) -> None:
-    async with model(status, body) as url:
-        found = await asyncio.to_thread(
-            examine_without_database,
-            VIVA_MODEL_URL=url,
-            VIVA_MODEL_NAME="m",
-            VIVA_MODEL_API_KEY=_PASSWORD,
-        )
+    async with FakeModel(script) as model:
+        settings = {
+            "VIVA_MODEL_URL": str(model.url),
+            "VIVA_MODEL_NAME": "m",
+            "VIVA_MODEL_API_KEY": _PASSWORD,
+            "VIVA_MODEL_PARAMS": '{"max_tokens": 20}',
+        }
+        found = await asyncio.to_thread(examine_without_database, **settings)
+        assert model.requests[0].headers["authorization"] == f"Bearer {_PASSWORD}"
+        assert model.requests[0].body["max_tokens"] == 20
 
     assert found["model"][0] == word
     assert says in found["model"][1]
     assert _PASSWORD not in str(found)
+
+
+async def test_offline_nobody_is_asked(tmp_path: Path) -> None:
+    async with FakeModel() as model:
+        settings = {"VIVA_MODEL_URL": str(model.url), "VIVA_MODEL_NAME": "m"}
+        result = await asyncio.to_thread(
+            run,
+            *("doctor", "--offline"),
+            settings={"VIVA_DATA_DIR": str(tmp_path / "none"), **settings},
+        )
+        assert not model.requests
+    assert " model " not in result.stdout
+    assert " webhook " in result.stdout
 
 
 def examine_without_database(**settings: str) -> dict[str, tuple[str, str]]:

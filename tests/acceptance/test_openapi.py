@@ -90,6 +90,8 @@ async def test_every_good_answer_is_as_the_document_says(database_url: str) -> N
         await probe("get", resume, 200, at=f"{here}?after={message_id}:5")
         await probe("get", resume, 204, at=f"{here}?after={message_id}:end")
         await probe("post", f"{resume}/stop", 200, at=f"{here}/stop")
+        here = f"/viva/chat/stream/{(await newest(host))['id']}"
+        await probe("post", f"{resume}/again", 200, at=f"{here}/again")
         for method in ("get", "head"):
             await probe(method, "/viva/chat/snapshot", 200)
             await probe(method, "/viva/chat/sessions", 200)
@@ -117,6 +119,10 @@ async def test_every_good_answer_is_as_the_document_says(database_url: str) -> N
         if int(status) < 300
     }
     assert probe.seen == good
+
+
+async def newest(host: Host) -> Any:
+    return (await host.ana.snapshot())["messages"][-1]
 
 
 async def _operate(probe: Prober) -> None:
@@ -159,6 +165,7 @@ async def test_every_error_is_as_the_document_says(database_url: str) -> None:
         await probe("get", resume, 404, at=here)
         await probe("get", resume, 401, at=here, user=None)
         await probe("post", f"{resume}/stop", 404, at=f"{here}/stop")
+        await probe("post", f"{resume}/again", 404, at=f"{here}/again")
         await probe("get", "/viva/chat/snapshot", 400, at="/viva/chat/snapshot?limit=x")
         await probe("get", "/viva/chat/sessions", 400, at="/viva/chat/sessions?page=x")
         await probe("post", "/viva/chat/session/new", 422, json={"modo": [1]})

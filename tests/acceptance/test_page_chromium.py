@@ -69,7 +69,7 @@ async def test_a_reply_grows_on_the_page_until_it_is_whole(
     await expect(chat.sessions.first).to_contain_text("2 mensagens")
 
 
-async def test_stop_keeps_what_came_and_a_retry_asks_anew(
+async def test_stop_keeps_what_came_and_another_answer_takes_its_place(
     chat: ChatPage, model: FakeModel
 ) -> None:
     message = "Sem fim model:tokens=5000,interval_ms=20"
@@ -80,16 +80,21 @@ async def test_stop_keeps_what_came_and_a_retry_asks_anew(
     await chat.ended("partial")
     await expect(chat.page.get_by_text("Você interrompeu a resposta.")).to_be_visible()
     kept = words(await chat.reply().inner_text())
+    first = await chat.replies.last.get_attribute("data-message-id")
     await chat.retry.click()
-    await expect(chat.replies).to_have_count(2)
+    await expect(chat.replies.last).not_to_have_attribute("data-message-id", first)
     await expect(chat.reply()).to_contain_text("5 ")
     await chat.stop.click()
     await chat.ended("partial")
 
     assert words(reply_to(message)).startswith(kept)
     assert len(asked(model, message)) == 2
+    await expect(chat.replies).to_have_count(1)
+    await expect(chat.questions).to_have_text([message])
     # Of an older one it is only said that it was cut.
-    await expect(chat.retry).to_have_count(1)
+    await chat.ask("e agora?")
+    await chat.ended()
+    await expect(chat.retry).to_have_count(0)
 
 
 async def test_a_failed_reply_is_shown_and_asked_again_without_a_second_question(
@@ -99,13 +104,14 @@ async def test_a_failed_reply_is_shown_and_asked_again_without_a_second_question
     await chat.ask("falhe model:cut=error,cut_after=0")
     await chat.ended("failed")
     await expect(chat.replies.last.locator(".note")).to_contain_text("Tente de novo")
+    first = await chat.replies.last.get_attribute("data-message-id")
     await chat.retry.click()
-    await expect(chat.replies).to_have_count(2)
+    await expect(chat.replies.last).not_to_have_attribute("data-message-id", first)
     await chat.ended("failed")
     await chat.page.reload()
     await chat.loaded()
 
-    await expect(chat.replies).to_have_count(2)
+    await expect(chat.replies).to_have_count(1)
     await expect(chat.questions).to_have_count(1)
 
 

@@ -139,6 +139,7 @@ async def test_a_process_that_is_killed_refuses_nobody_behind_a_proxy(
     assert none == []
 
 
+@pytest.mark.timeout(300)
 async def test_no_stream_is_refused_while_one_process_after_the_other_is_restarted(
     proxy_site: Site,
 ) -> None:

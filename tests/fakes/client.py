@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -41,24 +42,13 @@ def conversation(*texts: str) -> Conversation:
     )
 
 
-def model_session() -> aiohttp.ClientSession:
-    """A session as the app makes it: without a limit on connections."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-
-
 def asking(
-    session: aiohttp.ClientSession,
-    model: FakeModel,
-    *,
-    first_token_seconds: float = 30.0,
-    idle_seconds: float = 30.0,
+    session: aiohttp.ClientSession, model: FakeModel, **settings: Any
 ) -> OpenAIResponder:
+    """Make a responder that asks a fake model; limits are far away unless given."""
+    limits: dict[str, Any] = {"first_token_seconds": 30.0, "idle_seconds": 30.0}
     return OpenAIResponder(
-        session,
-        base_url=model.url,
-        model="fake",
-        first_token_seconds=first_token_seconds,
-        idle_seconds=idle_seconds,
+        session, base_url=model.url, model="fake", **(limits | settings)
     )
 
 

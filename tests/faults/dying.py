@@ -12,7 +12,15 @@ from typing import Any
 
 from tests.fakes.model import FakeModel
 from tests.fakes.script import Script
-from tests.faults.client import ask, call, first_text, read_all
+from tests.faults.client import (
+    Stream,
+    ask,
+    call,
+    first_text,
+    messages_of,
+    read_all,
+    resume,
+)
 from tests.faults.crowd import (
     Crowd,
     declared_dead_at,
@@ -106,6 +114,44 @@ async def _dies(
     async with Crowd(history, servers, persons, questions=2):
         assert await victim.exit_code() == _SIGKILLED
         return await taken_over(fleet.dsn, victim.owner)
+
+
+async def killed_while_replacing(
+    fleet: Fleet, model: FakeModel, points: Sequence[str]
+) -> None:
+    """kill -9 while another answer takes a reply's place; asked again elsewhere."""
+    model.scripts = [SHORT_REPLY]
+    (heir,) = await fleet.start(1)
+    await fleet.may_judge()
+    victims = []
+    for point in points:
+        victims += await fleet.start(1, armed=[f"{point}:kill"])
+    await asyncio.gather(
+        *(
+            _replaced(heir, victim, f"person {point}")
+            for victim, point in zip(victims, points, strict=True)
+        )
+    )
+
+
+async def _replaced(heir: Server, victim: Server, user: str) -> None:
+    first = await read_all(await ask(heir, user, "a question"))
+    old = first.headers["viva-message-id"]
+    key = {"Idempotency-Key": "again"}
+    path = f"/viva/chat/stream/{old}/again"
+    cut = await Stream.open(victim.port, "POST", path, user=user, headers=key)
+    await read_all(cut)
+    assert await victim.exit_code() == _SIGKILLED
+    again = await Stream.open(heir.port, "POST", path, user=user, headers=key)
+    assert last_of(await read_all(again)) is not None, f"{again.status} {again.ended}"
+    question, reply = await messages_of(heir, user)
+    replaced = await read_all(await resume(heir, user, old, f"{old}:0"))
+    assert (replaced.text, replaced.ended) == (first.text, "clean")
+    assert (question["conteudo"], question["seq"]) == ("a question", 1)
+    assert (reply["id"], reply["seq"]) == (again.headers["viva-message-id"], 2)
+    assert cut.headers.get("viva-message-id", reply["id"]) == reply["id"] != old
+    assert reply["conteudo"] == again.text
+    assert again.text.startswith(cut.text), "shown and not kept"
 
 
 async def killed_while_closing(

@@ -29,6 +29,18 @@ async def test_kill_9_before_in_and_after_each_commit_loses_nothing_seen(
     assert figures["take_over_max_s"] < dying.TAKEN_OVER_SECONDS
 
 
+async def test_kill_9_while_a_reply_is_replaced_loses_neither(
+    fleet: Fleet, model: FakeModel
+) -> None:
+    points = (
+        "start_reply.during",
+        "start_reply.after",
+        "append_chunks.after",
+        "close_replies.during",
+    )
+    await dying.killed_while_replacing(fleet, model, points)
+
+
 async def test_who_is_killed_while_it_buries_another_is_buried_as_well(
     fleet: Fleet, model: FakeModel
 ) -> None:

@@ -8,6 +8,7 @@ from tests.integration.chat.rooms import running
 from tests.people import (
     TABLES,
     add_live_reply,
+    add_replaced,
     add_sessions,
     count,
     dump,
@@ -28,10 +29,12 @@ async def test_nothing_of_the_person_is_left_and_all_of_the_others(
     add_sessions(database_url, "ana", sessions=3, messages=1500, text=_CANARY)
     add_sessions(database_url, "ana", channel="whatsapp", text="another ana")
     add_sessions(database_url, "bia", text="of bia")
+    [session] = add_sessions(database_url, "ana", text=_CANARY)
+    add_replaced(database_url, session, _CANARY, replies=1200)
 
     counts = await erase(database, web_subject("ana"))
 
-    assert counts == {"sessions": 3, "messages": 4500, "deliveries": 0}
+    assert counts == {"sessions": 4, "messages": 5702, "deliveries": 0}
     text = dump(database_url)
     assert _CANARY not in text
     assert text.count("of bia") == text.count("another ana") == 3

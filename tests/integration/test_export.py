@@ -12,6 +12,7 @@ from tests.people import (
     LID,
     PHONE,
     add_live_reply,
+    add_replaced,
     add_sessions,
     add_turns,
     receive,
@@ -59,6 +60,19 @@ async def test_it_has_sessions_messages_and_keys_of_nobody_else(
     assert [r["type"] for r in records[6:]] == ["idempotency_key"] * 2
     assert [r["content"] for r in records[1:3]] == ["of ana 1", "of ana 2"]
     assert "of bia" not in str(records)
+
+
+async def test_it_has_replies_that_others_have_replaced(
+    database: Database, database_url: str
+) -> None:
+    [session] = add_sessions(database_url, "ana")
+    add_replaced(database_url, session, "replaced")
+
+    _, replaced, _, newest, _ = await exported(database, web_subject("ana"))
+
+    assert (replaced["content"], replaced["seq"]) == ("replaced 1", -1)
+    assert replaced["replaced_seq"] == newest["seq"] == 2
+    assert replaced["meta"] == {"replaced_by": newest["id"]}
 
 
 async def test_it_has_every_column(database: Database, database_url: str) -> None:

@@ -11,11 +11,15 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from tests.fakes.client import asking, collect, conversation, model_session
+from tests.fakes.client import asking, collect, conversation
 from tests.fakes.model import FakeModel
 from tests.fakes.script import Script, reply_to
 from viva_server.errors import ConfigError
-from viva_server.responders import DEFAULT_SYSTEM_PROMPT, OpenAIResponder
+from viva_server.responders import (
+    DEFAULT_SYSTEM_PROMPT,
+    OpenAIResponder,
+    model_session,
+)
 
 
 @pytest.fixture
@@ -53,6 +57,42 @@ async def test_the_model_is_asked_as_openai_says(
             {"role": "user", "content": "Tudo bem?"},
         ],
     }
+
+
+async def test_the_settings_decide_what_is_sent(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with FakeModel() as model:
+        for role in ("developer", "user"):
+            responder = asking(
+                session,
+                model,
+                params={"temperature": 0.5, "stream_options": {"include_usage": True}},
+                headers={"api-key": "azure", "Accept-Language": "pt"},
+                system_prompt=lambda asked: f"Be kind to {asked.user_id}.",
+                system_role=role,
+            )
+            await collect(responder, conversation("oi", "olá", "Tudo bem?"))
+    developer, user = model.requests
+    assert developer.headers["api-key"] == "azure"
+    assert developer.headers["accept-language"] == "pt"
+    assert developer.body == {
+        "model": "fake",
+        "stream": True,
+        "temperature": 0.5,
+        "stream_options": {"include_usage": True},
+        "messages": [
+            {"role": "developer", "content": "Be kind to u."},
+            {"role": "user", "content": "oi"},
+            {"role": "assistant", "content": "olá"},
+            {"role": "user", "content": "Tudo bem?"},
+        ],
+    }
+    assert user.body["messages"] == [
+        {"role": "user", "content": "Be kind to u.\n\noi"},
+        {"role": "assistant", "content": "olá"},
+        {"role": "user", "content": "Tudo bem?"},
+    ]
 
 
 async def test_without_a_key_no_authorization_is_sent(

@@ -245,7 +245,7 @@ _IN_BATCHES: list[tuple[str, dict[str, object], int]] = [
     ("remove_old_turns", {"after_id": _FIRST, "old_seconds": 0.0}, 40),
     ("remove_idle_lids", {}, 100),
     ("remove_old_deliveries", {"old_seconds": 0.0}, 40),
-    ("find_last_seq", {"session_id": BIG}, 1),
+    ("find_seqs", {"session_id": BIG}, 1),
     ("remove_messages", {"session_id": BIG, "after_seq": 500_000}, 40),
     ("remove_keys", {"person": "ana"}, 20),
     ("request_ends", {"person": "reader 1"}, 1),

@@ -29,8 +29,13 @@ SET: dict[str, tuple[str, Any]] = {
     "model_url": ("http://m:1/v1", URL("http://m:1/v1")),
     "model_name": ("m", "m"),
     "model_api_key": ("model-key", "model-key"),
+    "model_params": ('{"top_p": 0.5, "stop": ["x"]}', {"top_p": 0.5, "stop": ["x"]}),
+    "model_headers": ('{"api-key": "header-key"}', {"api-key": "header-key"}),
+    "model_system_role": ("developer", "developer"),
+    "model_starts_thinking": ("1", True),
     "system_prompt_file": ("p.txt", Path("p.txt")),
     "history_messages": ("7", 7),
+    "history_chars": ("7000", 7000),
     "max_reply_chars": ("8", 8),
     "reply_seconds": ("9.5", 9.5),
     "model_first_token_seconds": ("10", 10.0),
@@ -151,6 +156,7 @@ def test_all_problems_are_named_at_once() -> None:
         ("journal_tick_seconds", "1.5"),
         ("live_replies", "0"),
         ("history_messages", "0"),
+        ("history_chars", "0"),
         ("retention_days", "inf"),
         ("jwt_secret", "s" * 31),
         ("jwt_secret", f"{SECRET},short"),
@@ -194,3 +200,36 @@ def test_secrets_are_not_shown() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         Config().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("model_params", text) for text in ("x", "[]", "5", "{", '{"a": NaN}')),
+        *(("model_params", f'{{"{own}": 1}}') for own in ("model", "messages", "n")),
+        ("model_params", '{"stream": false}'),
+        *(("model_headers", text) for text in ("api-key: x", '["a"]', '{"a": 1}')),
+        *(("model_headers", text) for text in ('{"a": null}', '{"a": ""}')),
+        *(("model_headers", text) for text in ('{"a b": "x"}', '{"": "x"}')),
+        *(("model_headers", text) for text in ('{"a": "x\\r\\nb: y"}', '{"a": "é"}')),
+        *(
+            ("model_headers", text)
+            for text in ('{"Host": "x"}', '{"A": "x", "a": "y"}')
+        ),
+        ("model_headers", '{"Content-Length": "5"}'),
+        *(("model_system_role", word) for word in ("assistant", "System", "tool")),
+    ],
+)
+def test_what_cannot_be_sent_to_a_model_is_refused_without_its_value(
+    name: str, value: str
+) -> None:
+    [problem] = problems(**{name: value})
+    assert problem.startswith(f"VIVA_{name.upper()} ")
+    assert value not in problem
+
+
+def test_two_keys_for_a_model_are_refused() -> None:
+    headers = '{"authorization": "Bearer sesame"}'
+    [problem] = problems(model_headers=headers, model_api_key="k")
+    assert "sesame" not in problem
+    assert Config.from_env({"VIVA_MODEL_HEADERS": headers}).model_headers

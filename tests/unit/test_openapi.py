@@ -91,8 +91,8 @@ def test_every_example_of_a_stream_has_events_as_their_schema_says() -> None:
         for event in sse_events(example["value"])
     ]
 
-    assert [content["schema"] for content in streams] == [EVENT, EVENT]
-    assert len(events) == 9
+    assert [content["schema"] for content in streams] == [EVENT, EVENT, EVENT]
+    assert len(events) == 15
     assert not [p for event in events for p in DOCUMENT.event_problems(event)]
 
 

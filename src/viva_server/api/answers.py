@@ -107,7 +107,7 @@ class TraceMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraceReply(msgspec.Struct, frozen=True, kw_only=True):
-    """One try of a turn."""
+    """One run of a turn."""
 
     id: str
     status: str

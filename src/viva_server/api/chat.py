@@ -100,6 +100,19 @@ class ChatHandlers:
         )
         return await self._write(request, reading)
 
+    async def again(self, request: web.Request) -> web.StreamResponse:
+        """Answer the newest reply's question anew, as a stream."""
+        message_id = wire.known_id(request.match_info["message_id"], "message")
+        cursor_id, cursor_offset = _position(request)
+        question = Question.again(
+            await self._identify(request),
+            message_id,
+            key=_key(request),
+            cursor_id=cursor_id,
+            cursor_offset=cursor_offset,
+        )
+        return await self._write(request, await self._ask(request, question))
+
     async def stop(self, request: web.Request) -> web.StreamResponse:
         """End a reply and show its message."""
         message_id = wire.known_id(request.match_info["message_id"], "message")
@@ -109,9 +122,9 @@ class ChatHandlers:
 
     async def _start(self, request: web.Request) -> Reading:
         person = await self._identify(request)
-        key = read_idempotency_key(request.headers.getall("Idempotency-Key", []))
+        key = _key(request)
         body = wire.read_chat_request(await read_json(request))
-        cursor = _cursor(request)
+        cursor_id, cursor_offset = _position(request)
         question = Question(
             person=person,
             content=body.mensagem,
@@ -119,9 +132,12 @@ class ChatHandlers:
             mode=body.modo,
             context_length=body.contexto_len,
             key=key,
-            cursor_id=None if cursor is None or cursor[1] == sse.END else cursor[0],
-            cursor_offset=cursor[1] if cursor and isinstance(cursor[1], int) else 0,
+            cursor_id=cursor_id,
+            cursor_offset=cursor_offset,
         )
+        return await self._ask(request, question)
+
+    async def _ask(self, request: web.Request, question: Question) -> Reading:
         try:
             return await self._chat.ask(question, ClientConnection(request))
         except ReplyInProgressError as error:
@@ -147,6 +163,18 @@ class ChatHandlers:
     def _location(self, message_id: str) -> str:
         assert self.resume_route is not None, "set with the routes"
         return str(self.resume_route.url_for(message_id=message_id))
+
+
+def _key(request: web.Request) -> str | None:
+    return read_idempotency_key(request.headers.getall("Idempotency-Key", []))
+
+
+def _position(request: web.Request) -> tuple[str | None, int]:
+    """Give the message that a POST's cursor names, and how far it was read."""
+    match _cursor(request):
+        case (message_id, int() as offset):
+            return message_id, offset
+    return None, 0
 
 
 def _cursor(request: web.Request) -> tuple[str, int | str] | None:

@@ -40,6 +40,7 @@ PROBLEMS: Final[Mapping[str, Kind]] = {
     "reply_in_progress": Kind(
         409, "somebody reads the session's live reply; with its URL to come back to"
     ),
+    "not_newest": Kind(409, "the reply is not the newest one of its session"),
     "too_large": Kind(413, "the body has too many bytes"),
     "unsupported_media_type": Kind(
         415, "not `application/json`, not UTF-8, or compressed"
@@ -69,8 +70,10 @@ FAILURES: Final[Mapping[str, str]] = {
     "upstream_rate_limited": "the model takes no more requests for now",
     "upstream_error": "the model broke off, or sent what is no reply",
     "upstream_refused": "the model refuses this server: its settings are wrong",
+    "insufficient_quota": "the model's quota is used up",
     "upstream_empty": "the model ended without a word",
     "content_filter": "the model does not answer such a message",
+    "length": "the model's limit was reached before there was text",
     "responder_failed": "the host's responder has a defect",
     "reply_too_slow": "no text within the cap on seconds",
     "limit": "the cap on characters leaves no text",

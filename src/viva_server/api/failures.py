@@ -24,6 +24,8 @@ _TEXTS = {
     "crashed": "O servidor foi interrompido antes de responder. Tente de novo.",
     "limit": "A resposta passou do limite permitido.",
     "content_filter": "O assistente não pode responder a esta mensagem.",
+    "length": "A resposta passou do limite do modelo.",
+    "insufficient_quota": "O assistente está sem saldo. Avise o responsável.",
     "upstream_refused": "O assistente está mal configurado. Avise o responsável.",
 }
 

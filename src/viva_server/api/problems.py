@@ -18,6 +18,7 @@ from viva_server.errors import (
     FencedError,
     KeyReusedError,
     NotFoundError,
+    NotNewestError,
     OverloadedError,
     ReplyPendingError,
     ResponderError,
@@ -100,6 +101,8 @@ def to_problem(error: BaseException) -> Problem | None:
             return _auth_problem(error)
         case NotFoundError():
             return to_problem(not_found(error.kind))
+        case NotNewestError():
+            return Problem("not_newest", str(error))
         case KeyReusedError():
             return Problem("idempotency_key_reused", _KEY_REUSED)
         case TooManyRepliesError():

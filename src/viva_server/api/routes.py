@@ -57,6 +57,7 @@ def _add_chat(router: Router, chat: ChatHandlers) -> None:
     router.add("/viva/chat/stream", post=chat.stream)
     chat.resume_route = router.add("/viva/chat/stream/{message_id}", get=chat.resume)
     router.add("/viva/chat/stream/{message_id}/stop", post=chat.stop)
+    router.add("/viva/chat/stream/{message_id}/again", post=chat.again)
 
 
 def _add_sessions(router: Router, sessions: SessionHandlers) -> None:

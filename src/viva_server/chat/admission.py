@@ -15,11 +15,12 @@ class Question:
 
     `cursor_id` is the message that a `Last-Event-ID` names, where it does not end in
     `:end`. A caller that may ask again for the same message chooses the ids: with a
-    `user_message_id` that is the session's newest, only a new reply is made.
+    `user_message_id` that is the session's newest, only a new reply is made. With
+    `replaces` that reply's question is asked again; see `again`.
     """
 
     person: Person
-    content: str
+    content: str = ""
     session_id: str | None = None
     mode: str | None = None
     context_length: int | None = None
@@ -28,6 +29,29 @@ class Question:
     cursor_offset: int = 0
     user_message_id: str | None = None
     message_id: str | None = None
+    replaces: str | None = None
+
+    @classmethod
+    def again(
+        cls,
+        person: Person,
+        message_id: str,
+        *,
+        key: str | None,
+        cursor_id: str | None = None,
+        cursor_offset: int = 0,
+    ) -> Question:
+        """Ask for another reply in the place of `message_id`, the session's newest.
+
+        The key is scoped to that reply: no key of a message has a line break in it.
+        """
+        return cls(
+            person=person,
+            key=None if key is None else f"again {message_id}\n{key}",
+            cursor_id=cursor_id,
+            cursor_offset=cursor_offset,
+            replaces=message_id,
+        )
 
     @property
     def body_sha256(self) -> bytes:
@@ -47,11 +71,15 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A new reply; `user_message_id` is set where the stored question is answered."""
+    """A new reply; `user_message_id` is set where the stored question is answered.
+
+    `replaces` is the reply whose place it takes.
+    """
 
     session_id: str
     expected_count: int
     user_message_id: str | None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +102,16 @@ class InProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class NoMessage:
+    """The person has no such reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotNewest:
+    """The reply that is to be replaced is not its session's newest one."""
+
+
+@dataclass(frozen=True, slots=True)
 class OtherBody:
     """The key belongs to another body."""
 
@@ -84,7 +122,15 @@ class NoSession:
 
 
 Decision = (
-    Follow | Start | FirstSession | Supersede | InProgress | OtherBody | NoSession
+    Follow
+    | Start
+    | FirstSession
+    | Supersede
+    | InProgress
+    | NoMessage
+    | NotNewest
+    | OtherBody
+    | NoSession
 )
 
 
@@ -93,7 +139,11 @@ def decide(question: Question, state: TurnState) -> Decision:
     if state.key_message_id is not None:
         return Follow(state.key_message_id) if state.same_body else OtherBody()
     if state.session_id is None:
+        if question.replaces is not None:
+            return NoMessage()
         return FirstSession() if question.session_id is None else NoSession()
+    if question.replaces not in {None, state.newest_id}:
+        return NotNewest()
     if _names_newest(question, state):
         assert state.newest_id is not None, "the cursor equals it"
         return Follow(state.newest_id)
@@ -108,10 +158,13 @@ def decide(question: Question, state: TurnState) -> Decision:
         state.session_id,
         state.message_count,
         state.user_message_id if _is_retry(question, state) else None,
+        question.replaces,
     )
 
 
 def _is_retry(question: Question, state: TurnState) -> bool:
+    if question.replaces is not None:
+        return True
     if question.user_message_id is not None:
         return question.user_message_id == state.user_message_id
     return state.newest_status == "failed" and bool(state.same_text)

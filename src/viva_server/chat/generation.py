@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
 
+from viva_server.chat.history import shortening
 from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
-from viva_server.errors import ResponderError, StoreError
+from viva_server.errors import RefusedError, ResponderError, StoreError
 from viva_server.responders import (
     Conversation,
     ConversationMessage,
@@ -34,22 +36,27 @@ async def produce(
 ) -> None:
     """Generate the reply of a stored turn; it ends whatever happens here."""
     try:
-        messages = await _load_history(database, reply, turn, config.history_messages)
-        conversation = Conversation(
-            messages=messages,
-            session_id=turn.session_id,
-            user_id=turn.person.id,
-            channel=turn.person.channel,
-            modo=mode,
+        stored = await _load_history(database, reply, turn, config)
+        conversations = (
+            Conversation(
+                messages=messages,
+                session_id=turn.session_id,
+                user_id=turn.person.id,
+                channel=turn.person.channel,
+                modo=mode,
+            )
+            for messages in shortening(stored, turn.person.channel)
         )
         if reply.end_reason is None:
-            await generate(reply, responder, conversation, seconds=config.reply_seconds)
+            await generate(
+                reply, responder, conversations, seconds=config.reply_seconds
+            )
     finally:
         reply.end("upstream_error", "responder_failed")
 
 
 async def _load_history(
-    database: Database, reply: LiveReply, turn: NewTurn, messages: int
+    database: Database, reply: LiveReply, turn: NewTurn, config: Config
 ) -> tuple[ConversationMessage, ...]:
     """Load the conversation, also after the database has been away for a while.
 
@@ -61,7 +68,8 @@ async def _load_history(
                 database,
                 turn.session_id,
                 before_seq=reply.seq,
-                messages=messages,
+                messages=config.history_messages,
+                chars=config.history_chars,
                 channel=turn.person.channel,
             )
         except StoreError as error:
@@ -73,11 +81,14 @@ async def _load_history(
 async def generate(
     reply: LiveReply,
     responder: Responder,
-    conversation: Conversation,
+    conversations: Iterable[Conversation],
     *,
     seconds: float,
 ) -> None:
     """Feed a reply from its responder until either ends; the responder is closed then.
+
+    The first conversation counts; the next one is tried where the model's server
+    refuses it (400) without a word of text.
 
     Asks for the reply's end before it returns, also when it is cancelled. The reply's
     closing does not wait for the responder's: one that refuses to be cancelled holds
@@ -86,7 +97,7 @@ async def generate(
     reply.on_end = _canceller()
     try:
         async with asyncio.timeout(seconds):
-            await _feed(reply, responder, conversation)
+            await _feed(reply, responder, conversations)
     except TimeoutError:
         reply.end("limit", "reply_too_slow")
     except asyncio.CancelledError:
@@ -110,15 +121,15 @@ def _canceller() -> Callable[[], None]:
 
 
 async def _feed(
-    reply: LiveReply, responder: Responder, conversation: Conversation
+    reply: LiveReply, responder: Responder, conversations: Iterable[Conversation]
 ) -> None:
     """Feed the reply and ask for the end that the responder came to."""
     storable = Storable()
     try:
-        await _pull(reply, responder, conversation, storable)
+        await _pull_accepted(reply, responder, conversations, storable)
     except EndOfReply as end:
         reply.feed(storable.flush())
-        reply.end(end.finish_reason)
+        reply.end(end.finish_reason, usage=end.usage)
     except ResponderError as error:
         reply.feed(storable.flush())
         reply.end("upstream_error", error.code, is_final=not error.retryable)
@@ -129,6 +140,28 @@ async def _feed(
     else:
         reply.feed(storable.flush())
         reply.end("stop")
+
+
+async def _pull_accepted(
+    reply: LiveReply,
+    responder: Responder,
+    conversations: Iterable[Conversation],
+    storable: Storable,
+) -> None:
+    refused: RefusedError | None = None
+    for conversation in conversations:
+        if refused is not None:
+            logger.warning(
+                "Asking the model again with %d messages", len(conversation.messages)
+            )
+        try:
+            return await _pull(reply, responder, conversation, storable)
+        except RefusedError as error:
+            if error.status != HTTPStatus.BAD_REQUEST or reply.has_text:
+                raise
+            refused = error
+    assert refused is not None, "there is a conversation"
+    raise refused
 
 
 async def _pull(

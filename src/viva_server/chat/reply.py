@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from viva_server.chat.text import Ending, ReplyText, ending_of
 from viva_server.store.replies import Chunk, ClosedReply
@@ -16,7 +16,7 @@ _MAX_PENDING_CHARS = 65_536
 """Text that is not committed yet, before the responder has to wait."""
 
 
-_WHOLE: frozenset[FinishReason] = frozenset({"stop", "length"})
+_WHOLE: frozenset[FinishReason] = frozenset({"stop", "length", "content_filter"})
 
 
 Closing = Callable[[Statements, str, list[ClosedReply]], Awaitable[set[str]]]
@@ -54,6 +54,7 @@ class LiveReply(ReplyText):
         self.end_reason: FinishReason | None = None
         self.error_code: str | None = None
         self.error_is_final = False
+        self.usage: Mapping[str, Any] | None = None
         # Called once when the end is asked for; stops the responder.
         self.on_end: Callable[[], None] | None = None
         self.started_at = monotonic()
@@ -81,6 +82,11 @@ class LiveReply(ReplyText):
             self.end("limit")
 
     @property
+    def has_text(self) -> bool:
+        """Whether the responder has given any text."""
+        return self._fed > 0
+
+    @property
     def is_full(self) -> bool:
         """Whether the responder has to wait for `room`."""
         return self._pending_chars >= _MAX_PENDING_CHARS and self.end_reason is None
@@ -96,15 +102,18 @@ class LiveReply(ReplyText):
         error_code: str | None = None,
         *,
         is_final: bool = False,
+        usage: Mapping[str, Any] | None = None,
     ) -> None:
         """Ask for the end; it is committed by the journal's next commit.
 
-        The first reason stays; asking again does nothing.
+        The first reason stays; asking again does nothing. `usage` is the model's count
+        of its tokens.
         """
         if self.end_reason is None:
             self.end_reason = reason
             self.error_code = error_code
             self.error_is_final = is_final
+            self.usage = usage
             self._journal.mark(self, at_once=True)
             self._stop_responder()
 
@@ -127,17 +136,18 @@ class LiveReply(ReplyText):
         assert self.end_reason is not None, "close after an end was asked for"
         chunk = self.take_chunk()
         text = self.text_after(0) + (chunk.text if chunk else "")
+        reason, code = self.end_reason, self.error_code
         if text:
-            status: Status = "complete" if self.end_reason in _WHOLE else "partial"
-            return ClosedReply(self.message_id, text, status, self.end_reason)
-        if self.end_reason in _WHOLE:
+            status: Status = "complete" if reason in _WHOLE else "partial"
+            return ClosedReply(self.message_id, text, status, reason, usage=self.usage)
+        is_final = self.error_is_final
+        if reason == "stop":
             # The model said that it was done, without a word.
-            return ClosedReply(
-                self.message_id, "", "failed", "upstream_error", "upstream_empty"
-            )
-        code = self.error_code or self.end_reason
+            reason, code = "upstream_error", "upstream_empty"
+        elif reason in _WHOLE:
+            is_final = True  # the same request meets the same limit, or filter
         return ClosedReply(
-            self.message_id, "", "failed", self.end_reason, code, self.error_is_final
+            self.message_id, "", "failed", reason, code or reason, is_final, self.usage
         )
 
     def chunk_committed(self, chunk: Chunk) -> None:

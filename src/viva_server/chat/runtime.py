@@ -130,6 +130,7 @@ class Runtime:
     def _forget(self, reply: LiveReply) -> None:
         if reply.ending is not None:
             self.counters.ended[reply.ending.finish_reason] += 1
+            self.counters.count_usage(reply.usage)
         if reply.length:
             # A short reply has its first text with its end.
             at = monotonic() if reply.first_text_at is None else reply.first_text_at

@@ -14,7 +14,9 @@ from viva_server.chat.admission import (
     FirstSession,
     Follow,
     InProgress,
+    NoMessage,
     NoSession,
+    NotNewest,
     OtherBody,
     Question,
     Start,
@@ -35,6 +37,7 @@ from viva_server.config import Config
 from viva_server.errors import (
     KeyReusedError,
     NotFoundError,
+    NotNewestError,
     OverloadedError,
     ReplyInProgressError,
     ReplyPendingError,
@@ -110,9 +113,10 @@ class ChatService:
         that is started here is closed by `closing`, if it is given.
 
         Raises:
-            NotFoundError, KeyReusedError, ReplyInProgressError, TooManyRepliesError,
-            OverloadedError, StoppingError, StoreUnavailableError: nothing was started,
-            or the question has a key, by which it would be found.
+            NotFoundError, NotNewestError, KeyReusedError, ReplyInProgressError,
+            TooManyRepliesError, OverloadedError, StoppingError,
+            StoreUnavailableError: nothing was started, or the question has a key, by
+            which it would be found.
             RowError: the message cannot be stored.
             ReplyPendingError: it may be stored. If it is, and this process lives, its
             reply is generated all the same.
@@ -126,6 +130,8 @@ class ChatService:
         except asyncio.CancelledError:
             # The turn goes on being stored; its reader belongs to nobody any more.
             task.add_done_callback(self._leave_unclaimed)
+            later = asyncio.get_running_loop().call_later
+            later(_ASK_SECONDS, self._give_up, task, attempt)
             raise
         try:
             if not task.done() or task.cancelled():
@@ -167,7 +173,9 @@ class ChatService:
         text: ReplyText | None = self._runtime.presence.local.get(message_id)
         if text is None:
             text = self._runtime.remote.open(stored)
-        offset = offset if offset <= text.length else 0
+        # The client may have seen text elsewhere that has not been taken in here yet;
+        # the row was read after the client asked, so it has all that anybody has seen.
+        offset = offset if offset <= max(text.length, len(stored.text)) else 0
         self._runtime.counters.resumes += 1
         return Reading(
             reader=self._runtime.presence.attach(text, offset, connection),
@@ -241,7 +249,9 @@ class ChatService:
                 return reading
             if monotonic() > attempt.until:
                 raise OverloadedError
-            if state is None:
+            # Stored just now, after an answer that was lost: `_found` goes on with it.
+            is_own = state is not None and state.newest_id == attempt.message_id
+            if state is None or (is_own and attempt.is_unanswered):
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
                 continue
             step = await self._try(question, state, connection, may_still_leave_until)
@@ -260,6 +270,7 @@ class ChatService:
             content=question.content,
             key=question.key,
             body_sha256=question.body_sha256,
+            replaces=question.replaces,
         )
 
     async def _found(
@@ -311,6 +322,10 @@ class ChatService:
                 )
             case OtherBody():
                 raise KeyReusedError
+            case NotNewest():
+                raise NotNewestError
+            case NoMessage():
+                raise NotFoundError("message")
             case NoSession():
                 raise NotFoundError("session")
         return None

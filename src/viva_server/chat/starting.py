@@ -65,11 +65,12 @@ def new_turn(question: Question, start: Start, message_id: str) -> NewTurn:
         user_message_id=start.user_message_id or question.user_message_id or new_id(),
         message_id=message_id,
         content=question.content,
-        title=title_of(question.content),
+        title=title_of(question.content) or None,
         mode=question.mode,
         context_length=question.context_length,
         key=question.key,
         body_sha256=question.body_sha256,
+        replaces=start.replaces,
     )
 
 

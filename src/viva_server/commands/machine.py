@@ -12,6 +12,7 @@ from viva_server.api.limits import refuse_without_c_parser
 from viva_server.checks import Check
 from viva_server.config import Config
 from viva_server.errors import ConfigError
+from viva_server.responders import SystemPrompt
 
 _FILES_OF_A_REPLY = 2  # a reader's socket and the model's
 _OTHER_FILES = 100
@@ -64,7 +65,7 @@ def _folder(config: Config) -> Check:
 
 def _prompt(file: Path) -> Check:
     try:
-        file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return Check("system prompt", False, f"{file} cannot be read as UTF-8 text")
+        SystemPrompt(file)
+    except ConfigError as error:
+        return Check("system prompt", False, str(error))
     return Check("system prompt", True, str(file))

@@ -1,79 +1,78 @@
-"""The check of the model, for `viva-server doctor`."""
+"""The check of the model, for `viva-server doctor`: it is asked a question."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-
-import aiohttp
-import msgspec
+import logging
 
 from viva_server.checks import Check
 from viva_server.config import Config
+from viva_server.errors import ConfigError, RefusedError, ResponderError
+from viva_server.responders import (
+    Conversation,
+    ConversationMessage,
+    EndOfReply,
+    OpenAIResponder,
+    model_session,
+)
 
-_SECONDS = 10.0
-_MAX_BYTES = 4 * 2**20
 _NAME = "model"
+_SECONDS = 60.0
+_PROMPT = "Answer in one word."
+_QUESTION = Conversation(
+    messages=(ConversationMessage("user", "Say: ok"),),
+    session_id="doctor",
+    user_id="doctor",
+    channel="web",
+)
 
 
 async def check_model(config: Config) -> Check:
-    """Ask the model's server for its list of models; nothing is generated."""
+    """Ask the model a short question, which costs a few tokens."""
     if config.model_url is None:
         return Check(_NAME, True, "none is set: the built-in responder answers")
     host = f"{config.model_url.host}:{config.model_url.port}"
+    habits: set[str] = set()
+    # The check says all that the responder would log.
+    logging.getLogger("viva_server.responders").setLevel(logging.CRITICAL)
     try:
-        status, body = await _list_models(config)
+        async with asyncio.timeout(_SECONDS):
+            end = await _ask(config, habits)
     except TimeoutError:
-        return Check(_NAME, False, f"{host} does not answer in {_SECONDS:g} s")
-    except aiohttp.ClientConnectorError as error:
-        reason = error.os_error.strerror or type(error.os_error).__name__
-        return Check(_NAME, False, f"{host} cannot be reached: {reason}")
-    except (aiohttp.ClientError, OSError) as error:
-        return Check(_NAME, False, f"{host} cannot be used: {type(error).__name__}")
-    except ValueError:  # of a header; its text might hold the key
-        detail = "VIVA_MODEL_API_KEY cannot be sent to VIVA_MODEL_URL"
-        return Check(_NAME, False, detail)
-    return _judge(config, host, status, body)
+        return Check(_NAME, False, f"{host} does not end its answer in {_SECONDS:g} s")
+    except ConfigError as error:
+        return Check(_NAME, False, str(error))
+    except ResponderError as error:
+        return Check(_NAME, False, _failure(host, error))
+    seen = "; ".join(sorted(habits)) or "nothing unusual"
+    detail = f"{host} answers as {config.model_name} ({end}); its habits: {seen}"
+    return Check(_NAME, True, detail)
 
 
-def _judge(config: Config, host: str, status: int, body: bytes) -> Check:
-    if status in {401, 403}:
-        detail = f"{host} refuses the key with {status}: see VIVA_MODEL_API_KEY"
-        return Check(_NAME, False, detail)
-    if status >= 500:
-        return Check(_NAME, False, f"{host} answers {status}")
-    if status != 200:
-        # Not all have a list of models; that it answers says enough.
-        detail = f"{host} answers, but {status} to GET /models: is VIVA_MODEL_URL …/v1?"
-        return Check(_NAME, True, detail, warn=True)
-    names = _names(body)
-    if names and config.model_name not in names:
-        detail = f"{host} does not list {config.model_name}"
-        return Check(_NAME, True, detail, warn=True)
-    return Check(_NAME, True, f"{host} answers, {config.model_name}")
+async def _ask(config: Config, habits: set[str]) -> str:
+    """Ask, and say why the reply ended; collect what the server does."""
+    async with model_session() as session:
+        responder = OpenAIResponder.of(
+            config,
+            session,
+            system_prompt=_PROMPT,
+            on_end=lambda completion: habits.update(completion.habits),
+        )
+        try:
+            async for _ in responder(_QUESTION):
+                pass
+        except EndOfReply as end:
+            return end.finish_reason
+    return "stop"
 
 
-async def _list_models(config: Config) -> tuple[int, bytes]:
-    assert config.model_url is not None, "asked before"
-    url = config.model_url.joinpath("models").with_query(config.model_url.query)
-    headers = {"Accept": "application/json"}
-    if config.model_api_key is not None:
-        headers["Authorization"] = f"Bearer {config.model_api_key}"
-    async with (
-        asyncio.timeout(_SECONDS),
-        aiohttp.ClientSession() as session,
-        session.get(url, headers=headers, allow_redirects=False) as response,
-    ):
-        return response.status, await response.content.read(_MAX_BYTES)
-
-
-def _names(body: bytes) -> set[str]:
-    """Read the ids of an OpenAI-compatible list; none of any other body."""
-    try:
-        listed: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return set()
-    rows = listed.get("data") if isinstance(listed, dict) else None
-    if not isinstance(rows, list):
-        return set()
-    return {str(row["id"]) for row in rows if isinstance(row, dict) and "id" in row}
+def _failure(host: str, error: ResponderError) -> str:
+    hint = ""
+    if isinstance(error, RefusedError):
+        match error.status:
+            case 401 | 403:
+                hint = ": see VIVA_MODEL_API_KEY and VIVA_MODEL_HEADERS"
+            case 404 | 405:
+                hint = ": see VIVA_MODEL_NAME, and whether VIVA_MODEL_URL ends as …/v1"
+    told = f" ({error.detail})" if error.detail else ""
+    return f"{host}: {error}{told}{hint}"

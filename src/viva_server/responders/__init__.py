@@ -1,8 +1,8 @@
 """Responders: what turns a conversation into the text of a reply."""
 
 from viva_server.responders.local import local_responder
-from viva_server.responders.openai import OpenAIResponder
-from viva_server.responders.persona import DEFAULT_SYSTEM_PROMPT
+from viva_server.responders.openai import OpenAIResponder, model_session
+from viva_server.responders.persona import DEFAULT_SYSTEM_PROMPT, SystemPrompt
 from viva_server.responders.protocol import (
     Conversation,
     ConversationMessage,
@@ -17,5 +17,7 @@ __all__ = (
     "EndOfReply",
     "OpenAIResponder",
     "Responder",
+    "SystemPrompt",
     "local_responder",
+    "model_session",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -16,6 +16,18 @@ def backoff_seconds() -> Iterator[float]:
     """Yield the least wait before each retry, spread so that many do not march."""
     for seconds in _BACKOFF_SECONDS:
         yield seconds * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+def wait_seconds(headers: Mapping[str, str]) -> float:
+    """Read how long a server asks to wait, in OpenAI's field or the standard's.
+
+    `headers` are read without regard to case by who gives them.
+    """
+    try:
+        milliseconds = float(headers.get("retry-after-ms", ""))
+    except ValueError:
+        return retry_after_seconds(headers.get("Retry-After"))
+    return retry_after_seconds(str(milliseconds / 1000))
 
 
 def retry_after_seconds(

@@ -17,6 +17,7 @@ _MESSAGES = 100  # of up to 100 000 characters each
 _KEYS = 500
 _TURNS = 100
 _LOOKED_AT = 1000
+_BELOW_ALL = -(2**31)  # seq is an integer
 _DELIVERIES = 10  # of up to 8 MiB each
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -75,7 +76,7 @@ async def _sessions(connection: Connection, person: Person) -> Records:
 
 
 async def _messages(connection: Connection, session_id: str) -> Records:
-    after_seq = 0
+    after_seq = _BELOW_ALL
     while page := await connection.fetch(
         "export_messages", session_id=session_id, after_seq=after_seq, batch=_MESSAGES
     ):

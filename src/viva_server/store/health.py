@@ -29,7 +29,7 @@ PROBE_SECONDS = 2.0
 _PROBE_AGAIN_SECONDS = 0.5
 """While it fails, so that the end of a fault is seen soon."""
 
-_FAILING_SECONDS = 1.0
+FAILING_SECONDS = 1.0
 """What fails for less is a hiccup, which the caller's own repeats get over."""
 
 _QUERY_SECONDS = 3.0
@@ -53,6 +53,8 @@ class Health:
         self._failing_since: float | None = None
         self._stored_at = float("-inf")
         self._attempts: dict[object, float] = {}
+        self._failure = "it does not answer"
+        self._was_well = True
         # How far the database's clock is ahead of this machine's.
         self.clock_offset_seconds = 0.0
         self.nudge = asyncio.Event()
@@ -65,7 +67,7 @@ class Health:
             since = min(since, self._failing_since)
         if since is None:
             return True
-        return monotonic() - max(since, self._stored_at) < _FAILING_SECONDS
+        return monotonic() - max(since, self._stored_at) < FAILING_SECONDS
 
     @property
     def clocks_agree(self) -> bool:
@@ -102,9 +104,7 @@ class Health:
     def stored(self) -> None:
         """Note that something was stored."""
         self._stored_at = monotonic()
-        if self._failing_since is not None:
-            logger.warning("The database takes work again")
-            self._failing_since = None
+        self._failing_since = None
 
     def failed(self, since: float, error: StoreError) -> None:
         """Note what could not be stored, tried since `since` (monotonic).
@@ -117,10 +117,20 @@ class Health:
             and not isinstance(error, StoreLockedError)
         ):
             return
+        self._failure = str(error)
         if self._failing_since is None:
-            logger.warning("The database takes no work: %s", error)
             self._failing_since = since
             self.nudge.set()
+
+    def tell(self) -> None:
+        """Log a change of `is_well`, once, however many requests have met it."""
+        if self.is_well == self._was_well:
+            return
+        self._was_well = self.is_well
+        if self._was_well:
+            logger.warning("The database takes work again")
+        else:
+            logger.warning("The database takes no work: %s", self._failure)
 
 
 class Probe:
@@ -148,22 +158,25 @@ class Probe:
 
     async def _run(self) -> None:
         health = self._health
-        pause_seconds = 0.0
+        pause_seconds = 0.0  # at once, for the clocks
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_seconds):
                     await health.nudge.wait()
+            health.tell()
             began = monotonic()
             try:
                 with health.attempt():
                     await self._probe()
             except StoreError as error:
                 health.failed(began, error)
-                pause_seconds = _PROBE_AGAIN_SECONDS
+                pause_seconds = 0.0
             else:
                 health.stored()
-                pause_seconds = PROBE_SECONDS
+                pause_seconds = PROBE_SECONDS - _PROBE_AGAIN_SECONDS
             health.nudge.clear()
+            health.tell()
+            await asyncio.sleep(_PROBE_AGAIN_SECONDS)
 
     async def _probe(self) -> None:
         if self._connection is None or self._connection.lost:

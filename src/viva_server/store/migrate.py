@@ -20,6 +20,7 @@ from viva_server.errors import (
 from viva_server.store.db import Connection, Database
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_NEXT = re.compile("^-- next transaction.*\n", re.MULTILINE)
 # One for all versions of viva_server; "viva" in ASCII, and no process's lock.
 _LOCK_KEY = 0x76697661
 _LOCK_SECONDS = 60.0
@@ -51,10 +52,14 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
     @property
-    def script(self) -> str:
-        """The statements that apply and record it, for one atomic round trip."""
+    def scripts(self) -> list[str]:
+        """The statements that apply and record it, an atomic round trip each.
+
+        There is one, unless a comment `-- next transaction` ends it: for what would
+        hold a lock too long. All of them can be run again, after a kill between two.
+        """
         # Name and digest cannot hold a quote: see _FILE_NAME.
-        return f"{self.sql}\n{self.record}"
+        return _NEXT.split(f"{self.sql}\n{self.record}")
 
     @property
     def record(self) -> str:
@@ -129,9 +134,10 @@ async def migrate(
 ) -> list[str]:
     """Apply the missing migrations in order and return their names.
 
-    Each one is a transaction of its own, recorded in it. One process at a time: others
-    wait, then find nothing to do. A cancellation leaves whole migrations applied. A
-    database that a newer version has migrated stays as it is.
+    Each one is a transaction of its own, recorded in it, or several with the record in
+    the last. One process at a time: others wait, then find nothing to do. A
+    cancellation leaves whole transactions. A database that a newer version has migrated
+    stays as it is.
 
     Raises:
         SchemaError: an applied migration is not the one of this version.
@@ -167,16 +173,17 @@ async def _apply_missing(database: Database, known: Sequence[Migration]) -> list
         state.require_current()
     missing = [each for each in known if each.version not in applied]
     for migration in missing:
-        await _apply(database, migration)
+        for script in migration.scripts:
+            await _apply(database, script)
     return [each.name for each in missing]
 
 
-async def _apply(database: Database, migration: Migration) -> None:
-    """Apply one, again while others hold a lock that it needs."""
+async def _apply(database: Database, script: str) -> None:
+    """Run a script, again while others hold a lock that it needs."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            return await database.execute_script(migration.script)
+            return await database.execute_script(script)
         except TransientStoreError:
             # It gives up early, so that what queues behind it can go on in between.
             if time.monotonic() > deadline:

@@ -41,10 +41,10 @@ async def remove_session(transaction: Transaction, session_id: str) -> int:
     A table whose rows belong to a session and do not go with its messages needs a
     line here.
     """
-    row = await transaction.fetch_one("find_last_seq", session_id=session_id)
-    assert row is not None, "max() gives one row"
+    row = await transaction.fetch_one("find_seqs", session_id=session_id)
+    assert row is not None, "min() gives one row"
     removed = 0
-    for after_seq in range(0, row.last_seq, BATCH):
+    for after_seq in range(row.first_seq - 1, row.last_seq, BATCH):
         removed += await transaction.execute(
             "remove_messages", session_id=session_id, after_seq=after_seq, batch=BATCH
         )

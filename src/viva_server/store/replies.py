@@ -8,8 +8,8 @@ declared that owner dead, and have written nothing then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -58,6 +58,7 @@ class ClosedReply(NamedTuple):
     finish_reason: FinishReason
     error_code: str | None = None
     error_is_final: bool = False
+    usage: Mapping[str, Any] | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):

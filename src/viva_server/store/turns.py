@@ -35,7 +35,10 @@ class TurnState(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTurn:
-    """What start_reply stores; with `ask` False the user's message is there already."""
+    """What start_reply stores; with `ask` False the user's message is there already.
+
+    `replaces` is the reply whose place the new one takes.
+    """
 
     person: Person
     session_id: str
@@ -44,11 +47,12 @@ class NewTurn:
     user_message_id: str
     message_id: str
     content: str
-    title: str
+    title: str | None
     mode: str | None
     context_length: int | None
     key: str | None
     body_sha256: bytes
+    replaces: str | None = None
 
 
 class Started(NamedTuple):
@@ -75,8 +79,12 @@ async def find_turn(
     content: str,
     key: str | None,
     body_sha256: bytes,
+    replaces: str | None,
 ) -> TurnState:
-    """Look at everything that decides what a new message does."""
+    """Look at everything that decides what a new message does.
+
+    With `replaces` the session is that of this reply of the person.
+    """
     row = await database.fetch_one(
         "find_turn",
         channel=person.channel,
@@ -85,6 +93,7 @@ async def find_turn(
         content=content,
         key=key,
         body_sha256=body_sha256,
+        replaces=replaces,
     )
     assert row is not None, "find_turn always gives one row"
     return TurnState._make(row)
@@ -98,7 +107,8 @@ async def start_reply(
     None means that the session has changed since `find_turn`: look again.
 
     Raises:
-        ConstraintError: another turn won the key or the session: look again.
+        ConstraintError: another turn won the key, the session or the place of the
+            reply that this one replaces: look again.
         FencedError: another process has declared this owner dead.
     """
     row = await database.fetch_one(
@@ -119,6 +129,7 @@ async def start_reply(
         else {"contexto_len": turn.context_length},
         key=turn.key,
         body_sha256=turn.body_sha256,
+        replaces=turn.replaces,
         live_limit=live_limit,
     )
     assert row is not None, "start_reply always gives one row"
@@ -137,17 +148,20 @@ async def load_history(
     *,
     before_seq: int,
     messages: int,
+    chars: int,
     channel: Channel,
 ) -> tuple[ConversationMessage, ...]:
-    """Load what the model sees, oldest first: what the person has seen, too.
+    """Load what the model may see, oldest first: what the person has seen, too.
 
-    A cut reply is read in the web chat; on WhatsApp it is never sent.
+    The newest `messages` within `chars` characters; the last is the question, which is
+    always there. A cut reply is read in the web chat; on WhatsApp it is never sent.
     """
     rows = await database.fetch(
         "load_history",
         session_id=session_id,
         before_seq=before_seq,
         messages=messages,
+        history_chars=chars,
         statuses=["complete", "partial"] if channel == "web" else ["complete"],
     )
     return tuple(ConversationMessage(row.role, row.content) for row in reversed(rows))

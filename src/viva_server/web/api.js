@@ -1,6 +1,9 @@
 // Calls of the server's API.
 
-const TRANSIENT = new Set([0, 408, 429, 502, 503, 504]);
+// Whatever a server or a proxy in front of it says from 500 on may pass: 520 to 530 are
+// those of a well-known one.
+const TRANSIENT = new Set([0, 408, 425, 429]);
+const FIRST_SERVER_ERROR = 500;
 
 /** An answer that is none: `status` 0 when there was no answer at all. */
 export class ApiError extends Error {
@@ -14,7 +17,7 @@ export class ApiError extends Error {
 
   /** Whether the same request may succeed later. */
   get isTransient() {
-    return TRANSIENT.has(this.status);
+    return TRANSIENT.has(this.status) || this.status >= FIRST_SERVER_ERROR;
   }
 }
 

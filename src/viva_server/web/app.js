@@ -1,9 +1,10 @@
 // The page: it lets a person in, and joins the list, the open session and the composer.
 
-import { base, takeToken } from "./access.js";
+import { base, personOf, takeToken } from "./access.js";
 import { Api } from "./api.js";
 import { Chat } from "./chat.js";
 import { byId } from "./dom.js";
+import { Kept } from "./kept.js";
 import { Sessions } from "./sessions.js";
 import { text, translate } from "./text.js";
 
@@ -15,17 +16,20 @@ document.documentElement.lang = text.lang;
 translate(document);
 for (const template of document.querySelectorAll("template")) translate(template.content);
 
-const api = new Api(base, takeToken("viva-token"));
+const token = takeToken("viva-token");
+const api = new Api(base, token);
+const kept = new Kept(base, personOf(token));
 const sessions = new Sessions(api, {
   onopen: (id) => openSession(id),
   ondelete: askToDelete,
 });
-const chat = new Chat(api, {
+const chat = new Chat(api, kept, {
   onopen: showSession,
   onstate: showState,
-  onaccepted: refreshSessions,
+  onaccepted: accepted,
   onend: ended,
   onrefused: refused,
+  onlost: () => attempt(() => chat.open(chat.sessionId)),
 });
 const side = byId("side");
 const composer = byId("composer");
@@ -35,7 +39,7 @@ const phone = matchMedia("(max-width: 48rem)");
 // The composer
 
 field.placeholder = text.placeholder;
-field.addEventListener("input", fitField);
+field.addEventListener("input", () => write(field.value));
 field.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
@@ -66,9 +70,15 @@ function submit() {
     notify(text.tooLong(MAX_MESSAGE_CHARS));
     return;
   }
-  field.value = "";
-  fitField();
+  write("");
   send(message);
+}
+
+/** Puts a text into the field, and keeps it for the open session. */
+function write(words) {
+  if (field.value !== words) field.value = words;
+  kept.keepDraft(chat.sessionId, words);
+  fitField();
 }
 
 function send(message) {
@@ -93,11 +103,17 @@ function focusField() {
 async function openSession(id) {
   notify("");
   closeSide();
-  await attempt(() => chat.open(id), text.gone);
+  await attempt(() => chat.open(id));
   focusField();
 }
 
+let draftOf; // the session whose draft is in the field
+
 function showSession() {
+  if (draftOf !== chat.sessionId) {
+    draftOf = chat.sessionId;
+    write(kept.draft(draftOf));
+  }
   sessions.mark(chat.sessionId);
   showTitle();
   showEmpty();
@@ -120,6 +136,7 @@ byId("new").addEventListener("click", async () => {
     await sessions.refresh();
     await (sessions.empty ? chat.open(sessions.empty.id) : chat.openNew());
     await refreshSessions();
+    tabs?.postMessage("changed");
   });
   focusField();
 });
@@ -163,12 +180,25 @@ function showWait(reply) {
   byId("connection-text").textContent = words(seconds);
 }
 
+function accepted(reply) {
+  if (draftOf === null && chat.sessionId) {
+    // The first message has made the session; what was typed meanwhile is its draft.
+    kept.keepDraft(null, "");
+    draftOf = chat.sessionId;
+    write(field.value);
+  }
+  if (!chat.reply && [null, reply.sessionId].includes(chat.sessionId)) lookAgain();
+  else refreshSessions();
+  tabs?.postMessage("changed");
+}
+
 function ended(reply) {
   if (reply.sessionId === chat.sessionId) {
     const words = reply.text || reply.error?.error || "";
     announce(text.replied(words.slice(0, ANNOUNCED_CHARS)));
   }
   refreshSessions();
+  tabs?.postMessage("changed");
 }
 
 async function refused(reply, error) {
@@ -176,20 +206,46 @@ async function refused(reply, error) {
     showAccess();
     return;
   }
-  if (!reply.messageId && !field.value) {
-    field.value = reply.question.mensagem;
-    fitField();
+  const words = reply.messageId ? "" : (reply.question?.mensagem ?? "");
+  if (reply.sessionId !== chat.sessionId) {
+    kept.keepDraft(reply.sessionId, joined(words, kept.draft(reply.sessionId)));
+    return;
   }
-  if (reply.sessionId !== chat.sessionId) return;
   const isGone = error.status === 404;
   // Shows what the server has: without the message, and with a live reply of others.
-  await attempt(() => chat.open(isGone ? null : chat.sessionId));
+  const isShown = await attempt(() => chat.open(isGone ? null : chat.sessionId));
+  write(joined(words, field.value));
+  if (!isShown) return;
   await refreshSessions();
   notify(
-    { 404: text.gone, 409: text.busy }[error.status] ??
-      { damaged: text.damaged, given_up: "" }[error.code] ??
+    { damaged: text.damaged, given_up: "", not_newest: text.moved }[error.code] ??
+      { 404: text.gone, 409: text.busy }[error.status] ??
       text.refused,
   );
+}
+
+/** A message that comes back stands before what was typed since. */
+const joined = (...texts) => texts.filter(Boolean).join("\n\n");
+
+// Other tabs, and other devices
+
+const tabs = globalThis.BroadcastChannel ? new BroadcastChannel(`viva:${base}`) : null;
+tabs?.addEventListener("message", lookAgain);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") lookAgain();
+});
+
+/** Shows what was done elsewhere; what cannot be loaded now is, at the next look. */
+async function lookAgain() {
+  try {
+    await sessions.refresh();
+    await chat.refresh();
+  } catch (error) {
+    if (error.status === undefined) throw error;
+    if (error.status === 404) await attempt(() => chat.open());
+  }
+  sessions.mark(chat.sessionId);
+  showTitle();
 }
 
 // Deleting
@@ -209,6 +265,8 @@ byId("confirm-yes").addEventListener("click", async () => {
   await attempt(async () => {
     await api.json("DELETE", `/viva/chat/sessions/${toDelete.id}`);
     sessions.remove(toDelete.id);
+    kept.keepDraft(toDelete.id, "");
+    tabs?.postMessage("changed");
     await sessions.refresh();
     if (toDelete.id === chat.sessionId) await chat.open();
   }, text.deleteFailed);
@@ -259,7 +317,7 @@ async function attempt(work, words = text.loadFailed) {
   } catch (error) {
     if (error.status === 401) showAccess();
     else if (error.status === undefined) throw error;
-    else notify(words);
+    else notify(error.status === 404 ? text.gone : words);
     return false;
   }
 }
@@ -285,8 +343,14 @@ async function start() {
 
 async function load() {
   await sessions.refresh();
-  await chat.sendPending();
-  await chat.open();
+  chat.sendWaiting();
+  const { session_id = null } = kept.waiting.at(-1)?.question ?? {};
+  try {
+    await chat.open(session_id);
+  } catch (error) {
+    if (!session_id || error.status !== 404) throw error;
+    await chat.open();
+  }
 }
 
 start();

@@ -9,7 +9,8 @@ const PAGE_SIZE = 60;
 /**
  * `onopen` is called after another session is shown; `onstate` when its live reply
  * changes its state, with null when it has none. `onaccepted`, `onend` and `onrefused`
- * get a reply of any session, the last one also why.
+ * get a reply of any session, the last one also why. `onlost`: what is shown is not what
+ * the server has.
  */
 export class Chat {
   sessionId = null;
@@ -17,21 +18,20 @@ export class Chat {
 
   #api;
   #on;
-  #pendingName;
+  #kept;
   #messages;
   #replies = new Set(); // all that are followed: leaving one would end it
   #opening = 0;
   #firstSeq = 0;
-  #question = ""; // the last one
-  #last = null; // the last reply or message of the assistant
+  #lastId = null; // the newest reply's
 
-  constructor(api, on) {
+  constructor(api, kept, on) {
     this.#api = api;
+    this.#kept = kept;
     this.#on = on;
-    this.#pendingName = `viva-pending:${api.base}`;
     this.#messages = new Messages({
       onolder: () => this.#loadOlder(),
-      onretry: () => this.#retry(),
+      onagain: () => this.#again(),
     });
   }
 
@@ -42,6 +42,15 @@ export class Chat {
     if (opening === this.#opening) this.#show(snapshot);
   }
 
+  /** Shows what has changed elsewhere; throws ApiError. */
+  async refresh() {
+    const opening = this.#opening;
+    const snapshot = await this.#load(this.sessionId);
+    if (opening !== this.#opening || (this.reply && !this.reply.messageId)) return;
+    const isSame = snapshot.session_id === this.sessionId;
+    if (!isSame || !this.#messages.endWith(snapshot.messages.slice(-2))) this.#show(snapshot);
+  }
+
   /** Opens a new session. */
   async openNew() {
     const opening = (this.#opening += 1);
@@ -49,20 +58,20 @@ export class Chat {
     if (opening === this.#opening) this.#show(snapshot);
   }
 
-  /** Sends a message that a reload kept from being taken; returns when it is. */
-  async sendPending() {
-    const pending = JSON.parse(sessionStorage.getItem(this.#pendingName));
-    if (!pending) return;
-    const reply = new Reply(this.#api, pending);
-    await new Promise((resolve) => this.#follow(reply, resolve).then(resolve));
+  /** Goes on sending what a reload, or an expired access, kept from being taken. */
+  sendWaiting() {
+    for (const waiting of this.#kept.waiting) {
+      if ([...this.#replies].some(({ key }) => key === waiting.key)) continue;
+      this.#follow(new Reply(this.#api, waiting));
+    }
   }
 
-  send(message, isRetry = false) {
+  send(message) {
     const question = { mensagem: message };
     if (this.sessionId) question.session_id = this.sessionId;
-    const pending = { question, key: newKey() };
-    sessionStorage.setItem(this.#pendingName, JSON.stringify(pending));
-    this.#start(new Reply(this.#api, pending), isRetry);
+    const waiting = { question, key: newKey() };
+    this.#kept.wait(waiting);
+    this.#start(new Reply(this.#api, waiting));
   }
 
   stop() {
@@ -74,7 +83,7 @@ export class Chat {
   }
 
   get isEmpty() {
-    return !this.#question && !this.reply;
+    return this.#messages.isEmpty;
   }
 
   #load(sessionId, before = 0) {
@@ -88,8 +97,7 @@ export class Chat {
     this.sessionId = session_id;
     if (this.reply) this.reply.onchange = () => {};
     this.reply = null;
-    this.#last = null;
-    this.#question = "";
+    this.#lastId = null;
     this.#firstSeq = messages[0]?.seq ?? 0;
     this.#messages.clear();
     for (const message of messages) this.#add(message);
@@ -99,8 +107,7 @@ export class Chat {
   }
 
   #add(message) {
-    if (message.tipo === "usuario") this.#question = message.conteudo;
-    else this.#last = { status: message.status };
+    if (message.tipo === "ia") this.#lastId = message.id;
     return this.#messages.add(message);
   }
 
@@ -119,33 +126,40 @@ export class Chat {
     }
   }
 
-  #start(reply, isRetry = false) {
-    this.#attach(reply, isRetry);
+  #start(reply) {
+    this.#attach(reply);
     this.#messages.toEnd();
     this.#follow(reply);
   }
 
   /** Shows a reply in the open session, with its question if it is not there yet. */
-  #attach(reply, isRetry = false) {
+  #attach(reply) {
     const now = new Date().toISOString();
-    const isShown = this.#messages.has(reply.messageId);
+    const shown = this.#messages.get(reply.messageId ?? reply.replaces);
+    if (!shown) this.#lastId = null;
     let question = null;
-    if (!isShown && !isRetry && reply.question) {
+    if (!shown && reply.question) {
       const content = reply.question.mensagem;
       question = this.#add({ tipo: "usuario", conteudo: content, created_at: now });
     }
-    const element = isShown
-      ? undefined
-      : this.#messages.add({ tipo: "ia", conteudo: "", status: "streaming", created_at: now });
+    const element =
+      shown ?? this.#messages.add({ tipo: "ia", conteudo: "", status: "waiting", created_at: now });
     const draw = this.#messages.follow(reply, element);
     this.reply = reply;
-    this.#last = reply;
+    let isNamed = shown?.dataset.messageId === reply.messageId;
     reply.onchange = () => {
-      if (reply.messageId && !this.#messages.has(reply.messageId)) {
-        this.#messages.name(element, reply.messageId);
-        if (question) this.#messages.name(question, reply.userMessageId);
+      if (reply.messageId && !isNamed) {
+        isNamed = true;
         this.sessionId ??= reply.sessionId;
+        if (question && this.#messages.get(reply.userMessageId)) {
+          // It had been stored before, and is there twice.
+          this.refresh().catch(() => {});
+        } else {
+          this.#messages.name(element, reply.messageId);
+          if (question) this.#messages.name(question, reply.userMessageId);
+        }
       }
+      if (reply.messageId) this.#lastId = reply.messageId;
       if (reply.state === "ended" && this.reply === reply) this.reply = null;
       draw();
       this.#on.onstate(this.reply);
@@ -153,33 +167,31 @@ export class Chat {
     this.#on.onstate(reply);
   }
 
-  async #follow(reply, onaccepted = () => {}) {
+  async #follow(reply) {
     this.#replies.add(reply);
     reply.onaccepted = () => {
-      this.#forget(reply);
+      this.#kept.done(reply.key);
       this.#on.onaccepted(reply);
-      onaccepted();
     };
     try {
       await reply.run();
       this.#on.onend(reply);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      this.#forget(reply);
+      // Without access it goes on waiting, for a new link.
+      if (error.status !== 401) this.#kept.done(reply.key);
       this.#on.onrefused(reply, error);
     } finally {
       this.#replies.delete(reply);
     }
   }
 
-  #forget({ key }) {
-    const pending = JSON.parse(sessionStorage.getItem(this.#pendingName));
-    if (key && pending?.key === key) sessionStorage.removeItem(this.#pendingName);
-  }
-
-  #retry() {
-    // The server knows the same text after a failed reply as that reply's question.
-    if (!this.reply) this.send(this.#question, this.#last?.status === "failed");
+  #again() {
+    if (this.reply) return;
+    if (!this.#lastId) return this.#on.onlost();
+    const reply = new Reply(this.#api, { replaces: this.#lastId, key: newKey() });
+    reply.sessionId = this.sessionId;
+    this.#start(reply);
   }
 
   async #loadOlder() {

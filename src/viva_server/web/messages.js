@@ -15,16 +15,32 @@ export class Messages {
   #sticks = true;
   #isLoading = false;
 
-  /** `onolder` loads what is before the first message; `onretry` asks again. */
-  constructor({ onolder, onretry }) {
+  /** `onolder` loads what is before the first message; `onagain` asks again. */
+  constructor({ onolder, onagain }) {
     this.#log.addEventListener("scroll", () => this.#lookWhere(), { passive: true });
     byId("to-bottom").addEventListener("click", () => this.toEnd());
     this.#list.addEventListener("click", (event) => {
       copyCode(event);
-      if (event.target.closest(".retry")) onretry();
+      if (event.target.closest(".again")) onagain();
     });
     new ResizeObserver(() => this.#stayAtEnd()).observe(this.#log);
     this.#watchTop(onolder);
+  }
+
+  get isEmpty() {
+    return !this.#list.hasChildNodes();
+  }
+
+  /** Whether the last ones shown are these messages of a snapshot. */
+  endWith(messages) {
+    const last = [...this.#list.children].slice(-2);
+    return (
+      last.length === messages.length &&
+      messages.every(({ id, status }, n) => {
+        const { messageId, status: shown = "complete" } = last[n].dataset;
+        return messageId === id && shown === status;
+      })
+    );
   }
 
   clear() {
@@ -57,13 +73,20 @@ export class Messages {
     this.#log.scrollTop = this.#log.scrollHeight - fromEnd;
   }
 
-  /** Gives an element that was added without an id the one that the server chose. */
+  /** The element of a message. */
+  get(id) {
+    return this.#elements.get(id);
+  }
+
+  /** Gives an element the id that the server chose, in the place of any other. */
   name(element, id) {
+    this.#elements.delete(element.dataset.messageId);
     this.#elements.set(id, element);
+    element.dataset.messageId = id;
   }
 
   /** Shows a reply in an element from now on. */
-  follow(reply, element = this.#elements.get(reply.messageId)) {
+  follow(reply, element) {
     let timer = 0;
     let cost = 0;
     const draw = () => {
@@ -93,7 +116,7 @@ export class Messages {
     time.dateTime = date.toISOString();
     time.textContent = shortTime(date);
     time.title = longTime(date);
-    if (message.id) this.#elements.set(message.id, element);
+    if (message.id) this.name(element, message.id);
     if (isUser) {
       const body = element.querySelector(".text");
       body.dir = "auto";
@@ -142,12 +165,12 @@ export class Messages {
 
 function showReply(element, { text: markdown, status, finishReason, error }) {
   const note = element.querySelector(".note");
-  const words = status === "streaming" ? "" : noteOf(status, finishReason, error);
+  const isLive = status === "streaming" || status === "waiting";
+  const words = isLive ? "" : noteOf(status, finishReason, error);
   element.dataset.status = status;
   renderInto(element.querySelector(".text"), markdown);
   note.hidden = !words;
   note.firstElementChild.textContent = words;
-  note.querySelector(".retry").hidden = status === "complete" || error?.retryable === false;
 }
 
 function noteOf(status, finishReason, error) {

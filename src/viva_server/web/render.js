@@ -8,9 +8,44 @@ import { text } from "./text.js";
 const TAGS =
   "a blockquote br code del em h2 h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul";
 
+// Deeper than anybody writes: marked would fill the stack, or take seconds.
+const TOO_DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){40}/m;
+const BRACKETS = /^\\[()[\]]/;
+// Bounded: an end is looked for at each beginning.
+const MATH = /^\\(?:\([^]{1,2000}?\\\)|\[[^]{1,2000}?\\\])/;
+const DISPLAY_MATH = /^ {0,3}\\\[[^]{1,2000}?\\\][ \t]*(?:\n|$)/;
+
+/** TeX between backslashed brackets is shown as it was written. */
+function mathOf(level, name, begin, rule) {
+  return {
+    name,
+    level,
+    start: (text) => text.match(begin)?.index,
+    tokenizer(text) {
+      const match = rule.exec(text);
+      if (match) return { type: name, raw: match[0], text: match[0].trimEnd() };
+    },
+    renderer: ({ text }) => {
+      const html = escape(text).replaceAll("\n", "<br>");
+      return level === "block" ? `<p>${html}</p>` : html;
+    },
+  };
+}
+
 marked.use({
   gfm: true,
   breaks: true,
+  extensions: [
+    mathOf("block", "displayMath", /^ {0,3}\\\[/m, DISPLAY_MATH),
+    mathOf("inline", "math", /\\[([]/, MATH),
+  ],
+  tokenizer: {
+    // One that has no other end yet, or never: the backslash stays too.
+    escape(text) {
+      const match = BRACKETS.exec(text);
+      return match ? { type: "text", raw: match[0], text: match[0] } : false;
+    },
+  },
   renderer: {
     // HTML in a reply is shown as it was written.
     html: ({ text: source }) => escape(source),
@@ -34,8 +69,22 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
-/** Makes the nodes of a reply's text. */
-export function render(markdown) {
+/** Makes the nodes of a reply's text; plain text of what is no Markdown for marked. */
+function render(markdown) {
+  try {
+    if (!TOO_DEEP.test(markdown)) return rendered(markdown);
+  } catch (error) {
+    console.warn("shown as plain text:", error);
+  }
+  const plain = document.createElement("p");
+  plain.className = "plain";
+  plain.textContent = markdown;
+  const fragment = document.createDocumentFragment();
+  fragment.append(plain);
+  return fragment;
+}
+
+function rendered(markdown) {
   const fragment = DOMPurify.sanitize(marked.parse(markdown), ALLOWED);
   fragment.querySelectorAll("a").forEach(finishLink);
   fragment.querySelectorAll("pre, table").forEach(makeScrollable);

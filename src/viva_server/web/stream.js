@@ -12,13 +12,14 @@ const MAX_DAMAGES = 3;
 const PENDING_MS = 30_000;
 
 /**
- * Made for a new message (`question` and its Idempotency-Key `key`) or for a live reply
- * (`messageId`, with the `text` that is known). `onchange` is called after each change,
- * `onaccepted` when the server has stored the message, first of all or again.
+ * Made for a new message (`question` and its Idempotency-Key `key`), for another answer
+ * in the place of the reply `replaces`, or for a live reply (`messageId`, with the `text`
+ * that is known). `onchange` is called after each change, `onaccepted` when the server
+ * has stored the message, first of all or again.
  */
 export class Reply {
   state = "connecting"; // then "streaming" or "waiting", and "ended"
-  status = "streaming"; // then as in a snapshot
+  status = "waiting"; // for the server to take it; then as in a snapshot
   finishReason = null;
   error = null; // the data of an error event
   retryAt = 0; // when the wait is over, in ms
@@ -36,12 +37,17 @@ export class Reply {
   #isGivenUp = false;
   #pending = null; // { messageId, until }: it may be stored, look there
 
-  constructor(api, { question = null, key = null, messageId = null, text = "" }) {
+  constructor(
+    api,
+    { question = null, replaces = null, key = null, messageId = null, text = "" },
+  ) {
     this.#api = api;
     this.question = question;
+    this.replaces = replaces;
     this.key = key;
     this.sessionId = question?.session_id ?? null;
     this.messageId = messageId;
+    if (messageId) this.status = "streaming";
     this.userMessageId = null;
     this.#setText(text);
   }
@@ -61,6 +67,10 @@ export class Reply {
         await this.#pause(failures, retryAfterMs);
       }
       throw new ApiError(0, { code: "given_up" });
+    } catch (error) {
+      // It is not followed any more: what is there is shown, with a way on.
+      this.status = "failed";
+      throw error;
     } finally {
       removeEventListener("online", reconnect);
       removeEventListener("offline", disconnect);
@@ -82,8 +92,9 @@ export class Reply {
         .json("POST", `/viva/chat/stream/${this.messageId}/stop`)
         .catch(() => {});
       this.#wake();
-    } else if (this.state === "waiting") {
+    } else {
       this.#isGivenUp = true;
+      this.#connection?.abort();
       this.#wake();
     }
   }
@@ -135,19 +146,23 @@ export class Reply {
       const path = `/viva/chat/stream/${messageId}`;
       return this.#api.open("GET", path, { headers, signal });
     }
-    return this.#api.open("POST", "/viva/chat/stream", {
-      body: this.question,
-      headers: { "Idempotency-Key": this.key },
-      signal,
-    });
+    const headers = { "Idempotency-Key": this.key };
+    if (this.replaces) {
+      const path = `/viva/chat/stream/${this.replaces}/again`;
+      return this.#api.open("POST", path, { headers, signal });
+    }
+    const body = this.question;
+    return this.#api.open("POST", "/viva/chat/stream", { body, headers, signal });
   }
 
   /** Takes one event; says whether this connection has nothing more to give. */
   async #take({ id, data: json }) {
-    const data = JSON.parse(json);
+    const data = parsed(json);
+    if (!data) return this.#startAgain();
     if (data.accepted) return this.#accept(data);
     if (data.done) return this.#finish(data);
     if ("error" in data) return this.#fail(data);
+    if (typeof data.content !== "string") return false; // of a newer server
     const chars = this.#chars + countChars(data.content);
     if (id !== `${this.messageId}:${chars}`) return this.#startAgain();
     this.text += data.content;
@@ -160,6 +175,7 @@ export class Reply {
   #accept({ session_id, message_id, user_message_id, offset }) {
     this.sessionId = session_id;
     this.messageId = message_id;
+    this.status = "streaming";
     this.userMessageId = user_message_id;
     if (offset > this.#chars) return this.#startAgain();
     if (offset < this.#chars) {
@@ -219,6 +235,16 @@ export class Reply {
   #setState(state) {
     this.state = state;
     this.onchange(this);
+  }
+}
+
+/** The object that an event brought; null for what is none. */
+function parsed(json) {
+  try {
+    const data = JSON.parse(json);
+    return typeof data === "object" ? data : null;
+  } catch {
+    return null;
   }
 }
 

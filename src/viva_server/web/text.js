@@ -30,6 +30,7 @@ const PORTUGUESE = {
   thinking: "VIVA está respondendo",
   replied: (text) => `VIVA respondeu: ${text}`,
   retry: "Tentar de novo",
+  again: "Responder outra vez",
   retryNow: "Tentar agora",
   copy: "Copiar",
   copied: "Copiado",
@@ -49,6 +50,7 @@ const PORTUGUESE = {
   busy: "Esta conversa já tem uma resposta em andamento.",
   gone: "Esta conversa não existe mais.",
   damaged: "A resposta não chegou inteira e foi carregada de novo.",
+  moved: "Esta conversa continuou em outro lugar.",
   notes: {
     stopped: "Você interrompeu a resposta.",
     disconnected: "A resposta parou: ninguém estava lendo.",
@@ -58,6 +60,7 @@ const PORTUGUESE = {
     upstream_error: "A resposta parou: o modelo falhou.",
     limit: "A resposta parou: chegou ao limite de tamanho.",
     length: "A resposta chegou ao limite do modelo.",
+    content_filter: "O filtro do modelo encerrou a resposta.",
   },
   failed: "Não foi possível responder.",
 };
@@ -88,6 +91,7 @@ const ENGLISH = {
   thinking: "VIVA is replying",
   replied: (text) => `VIVA replied: ${text}`,
   retry: "Try again",
+  again: "Answer again",
   retryNow: "Try now",
   copy: "Copy",
   copied: "Copied",
@@ -107,6 +111,7 @@ const ENGLISH = {
   busy: "This chat already has a reply under way.",
   gone: "This chat does not exist any more.",
   damaged: "The reply did not arrive whole and was loaded again.",
+  moved: "This chat went on elsewhere.",
   notes: {
     stopped: "You stopped this reply.",
     disconnected: "The reply stopped: nobody was reading it.",
@@ -116,6 +121,7 @@ const ENGLISH = {
     upstream_error: "The reply stopped: the model failed.",
     limit: "The reply stopped: it reached the limit of its size.",
     length: "The reply reached the model's limit.",
+    content_filter: "The model's filter ended the reply.",
   },
   failed: "The reply could not be given.",
 };

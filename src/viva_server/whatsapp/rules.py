@@ -11,7 +11,7 @@ from viva_server.config import Config
 from viva_server.whatsapp.events.addresses import is_person, phone_of
 from viva_server.whatsapp.events.content import ANSWERED, WRITTEN
 from viva_server.whatsapp.events.table import NormalForm
-from viva_server.words import FinishReason
+from viva_server.words import FinishReason, Status
 
 GREETING_SECONDS: Final = 3.0
 """An own message this close behind a person's is WhatsApp Business' greeting."""
@@ -24,6 +24,8 @@ MAX_TURN_CHARS: Final = 32_000
 
 _RERUN_SECONDS: Final = (1.0, 5.0, 20.0)
 _AT_ONCE: Final[frozenset[str | None]] = frozenset({"crashed", "shutdown", None})
+# Another run would meet the same limit, or filter.
+_SETTLED: Final = frozenset({"limit", "length", "content_filter"})
 _LONGEST_RETRY_SECONDS: Final = 300.0
 
 _KEPT: Final = WRITTEN | {"reaction"}
@@ -191,6 +193,11 @@ def join_messages(messages: Iterable[tuple[str, str | None]]) -> str | None:
     return "\n".join(line for line in lines if line)[:MAX_TURN_CHARS]
 
 
+def is_sent(status: Status, finish_reason: FinishReason) -> bool:
+    """Whether a reply goes out: a whole one, or one that is at our own limit."""
+    return status == "complete" or (status == "partial" and finish_reason == "limit")
+
+
 def rerun_seconds(
     runs: int, finish_reason: FinishReason | None, *, is_final: bool
 ) -> float | None:
@@ -199,7 +206,7 @@ def rerun_seconds(
     `runs` counts the runs so far. `finish_reason` None means that the reply of the
     last one was never begun, or is not known.
     """
-    if runs > MAX_RERUNS or is_final or finish_reason == "limit":
+    if runs > MAX_RERUNS or is_final or finish_reason in _SETTLED:
         return None
     if finish_reason in _AT_ONCE:
         return 0.0

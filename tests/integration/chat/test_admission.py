@@ -29,6 +29,7 @@ from viva_server.chat.admission import Question, Start
 from viva_server.chat.service import Reading
 from viva_server.chat.starting import new_turn
 from viva_server.errors import (
+    ConstraintError,
     KeyReusedError,
     NotFoundError,
     OverloadedError,
@@ -184,6 +185,22 @@ async def test_a_turn_is_not_stored_on_what_has_changed_since_the_look(
     stale = new_turn(question, Start(reading.session_id, 0, None), new_id())
     assert await start_reply(process.database, process.id, stale, live_limit=4) is None
     assert len(messages(database_url, reading.session_id)) == 2
+    assert count(database_url, "live_replies") == 0
+
+
+async def test_no_two_replies_take_one_place(
+    database_url: str, process: Process
+) -> None:
+    """However late the second look is."""
+    old = await process.complete()
+    question = Question.again(ANA, old.message_id, key=None)
+    start = Start(old.session_id, 2, old.user_message_id, old.message_id)
+    late = new_turn(question, start, new_id())
+    new = await process.ask(replaces=old.message_id, content="")
+    await process.chat.stop(ANA, new.message_id)
+    with pytest.raises(ConstraintError, match="messages_pkey"):
+        await start_reply(process.database, process.id, late, live_limit=4)
+    assert [m.seq for m in messages(database_url, old.session_id)] == [-1, 1, 2]
     assert count(database_url, "live_replies") == 0
 
 

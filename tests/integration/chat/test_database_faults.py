@@ -165,7 +165,7 @@ async def test_a_row_that_is_refused_alone_holds_up_nothing_that_comes_later(
     assert (await read_to_end(reading))[0] == "nunca"
 
 
-async def test_what_can_never_be_stored_costs_its_own_reply_at_once(
+async def test_what_can_never_be_stored_costs_its_own_reply(
     database_url: str, process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_sql(database_url, "ALTER TABLE viva.journal ADD CHECK (text <> 'canário')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,9 +19,18 @@ from tests.integration.chat.rooms import (
 )
 from tests.postgres import run_sql
 from tests.waiting import until
+from viva_server.chat import journal, remote
 from viva_server.chat.text import ReaderCutError
 from viva_server.errors import OverloadedError, ReplyInProgressError
-from viva_server.store.replies import load_reply
+from viva_server.store.db import Database
+from viva_server.store.replies import (
+    Chunk,
+    FollowedReply,
+    append_chunks,
+    follow_replies,
+    load_reply,
+)
+from viva_server.store.statements import Statements
 
 
 async def test_a_remote_reader_gets_every_character_and_the_same_ending(
@@ -54,6 +64,63 @@ async def test_an_offset_that_the_reply_does_not_have_becomes_0(
         again = await each.chat.resume(ANA, reading.message_id, 4, Line())
         assert again.offset == 0
         assert await read(again, 3) == "Olá"
+
+
+async def test_a_cursor_ahead_of_a_following_process_is_good(
+    process: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, model = await process.begin()
+    follower = await other.chat.resume(ANA, reading.message_id, 0, Line())
+    resumed = asyncio.Event()
+
+    async def follow_late(
+        database: Database, known: dict[str, int]
+    ) -> list[FollowedReply]:
+        await resumed.wait()
+        return await follow_replies(database, known)
+
+    monkeypatch.setattr(remote, "follow_replies", follow_late)
+    model.say("visto ali")
+    await read(reading, 9)
+    ahead = await other.chat.resume(ANA, reading.message_id, 9, Line())
+    beyond = await other.chat.resume(ANA, reading.message_id, 10, Line())
+    assert (follower.reader.reply.length, ahead.offset, beyond.offset) == (0, 9, 0)
+    resumed.set()
+    model.say(", e aqui")
+    model.end()
+    whole, ending = await read_to_end(follower)
+    assert await read_to_end(ahead) == (", e aqui", ending)
+    assert await read_to_end(beyond) == (whole, ending)
+    assert whole == "visto ali, e aqui"
+
+
+async def test_a_cursor_ahead_of_the_owner_is_good(
+    process: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has shown text whose commit the owner has not heard of yet."""
+    reading, model = await process.begin()
+    resumed = asyncio.Event()
+
+    async def append_unheard(
+        database: Statements, owner: str, chunks: Sequence[Chunk]
+    ) -> None:
+        await append_chunks(database, owner, chunks)
+        await resumed.wait()
+
+    monkeypatch.setattr(journal, "append_chunks", append_unheard)
+    follower = await other.chat.resume(ANA, reading.message_id, 0, Line())
+    model.say("visto ali")
+    await read(follower, 9)
+    ahead = await process.chat.resume(ANA, reading.message_id, 9, Line())
+    beyond = await process.chat.resume(ANA, reading.message_id, 10, Line())
+    assert (reading.reader.reply.length, ahead.offset, beyond.offset) == (0, 9, 0)
+    resumed.set()
+    model.say(", e aqui")
+    model.end()
+    whole, ending = await read_to_end(reading)
+    assert await read_to_end(ahead) == (", e aqui", ending)
+    assert await read_to_end(beyond) == (whole, ending)
+    assert whole == "visto ali, e aqui"
 
 
 async def test_a_reply_is_stopped_from_anywhere(

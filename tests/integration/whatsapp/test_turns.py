@@ -12,7 +12,8 @@ from tests.dictation import Dictation
 from tests.fakes.evolution import PERSON
 from tests.integration.whatsapp.lab import Lab, lab, row
 from tests.waiting import until
-from viva_server.errors import ResponderError
+from viva_server.errors import RefusedError, ResponderError
+from viva_server.responders import EndOfReply
 from viva_server.store.db import Database
 from viva_server.store.operator import list_dead, replay
 from viva_server.whatsapp import rules
@@ -213,6 +214,41 @@ async def test_a_turn_that_fails_every_time_is_dead_and_can_be_replayed(
         assert not await replay(database, dead.id)
 
 
+@pytest.mark.parametrize("end", [EndOfReply("content_filter"), EndOfReply("length")])
+async def test_a_reply_that_the_model_ended_early_is_sent(
+    database_url: str, end: EndOfReply
+) -> None:
+    async with lab(database_url) as site:
+        site.answers.fails = [end]
+        site.receive("oi")
+        await site.sent()
+        assert site.texts == ["Resposta 1"]
+        await site.stored("SELECT state FROM viva.whatsapp_turns", "answered")
+
+
+@pytest.mark.parametrize("end", [EndOfReply("content_filter"), EndOfReply("length")])
+async def test_without_text_such_an_end_is_told_at_once(
+    database_url: str, end: EndOfReply
+) -> None:
+    async with lab(database_url) as site:
+        site.answers.is_silent = True
+        site.answers.fails = [end]
+        site.receive("oi")
+        await site.sent()
+        assert site.texts == [rules.FAILURE_TEXT]
+        assert len(site.answers.seen) == 1
+
+
+async def test_a_reply_at_our_own_limit_is_sent(database_url: str) -> None:
+    async with lab(database_url, max_reply_chars=50) as site:
+        site.answers.text = "Um texto sem fim. " * 5
+        site.receive("oi")
+        await site.sent()
+        assert site.texts == [site.answers.text[:50].strip()]
+        assert len(site.answers.seen) == 1
+        await site.stored("SELECT state FROM viva.whatsapp_turns", "answered")
+
+
 async def test_a_final_failure_is_not_tried_again(database_url: str) -> None:
     async with lab(database_url) as site:
         site.answers.is_silent = True
@@ -221,6 +257,35 @@ async def test_a_final_failure_is_not_tried_again(database_url: str) -> None:
         await site.sent()
         assert site.texts == [rules.FAILURE_TEXT]
         assert len(site.answers.seen) == 1
+
+
+async def test_a_refused_history_is_shortened_and_a_refused_question_is_final(
+    database_url: str,
+) -> None:
+    async with lab(database_url) as site:
+        site.receive("um")
+        await site.sent()
+        site.answers.is_silent = True
+        site.answers.fails = [RefusedError(400), RefusedError(400)]
+        site.receive("dois")
+        await site.sent(2)
+        assert site.texts == ["Resposta 1", rules.FAILURE_TEXT]
+        assert [[m.content for m in seen.messages] for seen in site.answers.seen] == [
+            ["um"],
+            ["um", "Resposta 1", "dois"],
+            ["dois"],
+        ]
+
+
+async def test_what_the_history_cuts_in_the_middle_is_marked_in_front(
+    database_url: str,
+) -> None:
+    async with lab(database_url, history_messages=2) as site:
+        site.receive("um")
+        await site.sent()
+        site.receive("dois")
+        await site.sent(2)
+        assert site.answers.questions[1] == "[assistente] Resposta 1\n\ndois"
 
 
 async def test_media_without_text_get_a_polite_text_and_the_model_nothing(

@@ -13,7 +13,9 @@ from viva_server.chat.admission import (
     FirstSession,
     Follow,
     InProgress,
+    NoMessage,
     NoSession,
+    NotNewest,
     OtherBody,
     Question,
     Start,
@@ -57,6 +59,7 @@ SAME_KEY: dict[str, Any] = {"key_message_id": "k", "same_body": True}
 OTHER_KEY: dict[str, Any] = {"key_message_id": "k", "same_body": False}
 NEW = Start("s", 2, None)
 CURSOR = {"cursor_id": "a"}
+AGAIN = {"content": "", "replaces": "a"}
 
 CASES: list[tuple[dict[str, Any], dict[str, Any], Decision]] = [
     ({}, NOTHING, FirstSession()),
@@ -89,6 +92,16 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], Decision]] = [
     ({}, FAILED, Start("s", 2, "u")),
     ({}, FAILED | {"same_text": False}, NEW),
     ({}, {"newest_status": "partial"}, NEW),
+    # Another answer: the key, whether it is there and the newest, the live one.
+    (AGAIN, NOTHING, NoMessage()),
+    (AGAIN, {"newest_id": "b"}, NotNewest()),
+    (AGAIN, LIVE | {"newest_id": "b"}, NotNewest()),
+    (AGAIN, LIVE, InProgress("a")),
+    (AGAIN, UNREAD, Supersede("a")),
+    (AGAIN, {"same_text": False}, Start("s", 2, "u", "a")),
+    (AGAIN, FAILED, Start("s", 2, "u", "a")),
+    (AGAIN, SAME_KEY | {"newest_id": "b"}, Follow("k")),
+    (AGAIN, NOTHING | SAME_KEY, Follow("k")),
 ]
 
 

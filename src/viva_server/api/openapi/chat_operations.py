@@ -111,6 +111,36 @@ CHAT: Final = (
         codes=(*_PERSON, "message_not_found"),
     ),
     Operation(
+        id="again",
+        method="post",
+        path="/viva/chat/stream/{message_id}/again",
+        tag="chat",
+        summary="Answer a question again",
+        description="A new reply to the same question takes the place of the session's "
+        "newest one, and its `seq`. The old one stays stored, with the new one's id in "
+        "`meta.replaced_by`, and can be resumed and exported; snapshots and the model "
+        "do not see it. Repeated with the same `Idempotency-Key`, which belongs to "
+        "this `message_id` alone, it goes on with the new reply.",
+        access="person",
+        headers=("Idempotency-Key", "Last-Event-ID"),
+        answers=(
+            Answer(
+                description="The new reply, as it is stored.",
+                media_type=EVENT_STREAM,
+                schemas=("ServerSentEvent",),
+                examples={"reply": examples.STREAM, "failure": examples.FAILED_STREAM},
+            ),
+        ),
+        codes=(
+            *_PERSON,
+            "bad_idempotency_key",
+            "message_not_found",
+            "reply_in_progress",
+            "not_newest",
+            "too_many_replies",
+        ),
+    ),
+    Operation(
         id="stop",
         method="post",
         path="/viva/chat/stream/{message_id}/stop",

@@ -77,6 +77,8 @@ const PORTUGUESE = {
     upstream_refused: "o modelo recusa este servidor",
     upstream_empty: "o modelo nada disse",
     content_filter: "o modelo não responde isto",
+    length: "o limite do modelo",
+    insufficient_quota: "o modelo está sem saldo",
   },
   outcomes: { sent: "aceito", retry: "tenta de novo", unknown: "talvez enviado", dead: "desistiu", dropped: "não enviado" },
 };
@@ -156,6 +158,8 @@ const ENGLISH = {
     upstream_refused: "the model refuses this server",
     upstream_empty: "the model said nothing",
     content_filter: "the model does not answer this",
+    length: "the model's own limit",
+    insufficient_quota: "the model's quota is used up",
   },
   outcomes: { sent: "taken", retry: "tries again", unknown: "may be sent", dead: "given up", dropped: "not sent" },
 };

@@ -22,7 +22,7 @@ from viva_server.store.replies import ClosedReply
 from viva_server.store.statements import Statements
 from viva_server.tallies import WhatsAppCounters
 from viva_server.whatsapp.evolution.client import EvolutionClient, SendOutcome
-from viva_server.whatsapp.rules import FAILURE_TEXT, retry_seconds
+from viva_server.whatsapp.rules import FAILURE_TEXT, is_sent, retry_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _MAX_STEPS_BACK: Final = 20
 async def close_turn_replies(
     database: Statements, owner: str, replies: list[ClosedReply]
 ) -> set[str]:
-    """Close replies of turns; a whole one is put into the outbox by the same statement.
+    """Close replies of turns; the same statement puts what is sent into the outbox.
 
     Repeating it changes nothing. Gives the ids of the replies that are stored, as
     `close_replies` does.
@@ -61,7 +61,7 @@ async def close_turn_replies(
 
 def _parts(reply: ClosedReply) -> list[tuple[str, str]]:
     """Give the id and text of each message that a reply becomes."""
-    if reply.status != "complete":
+    if not is_sent(reply.status, reply.finish_reason):
         return []
     # A reply of blanks alone is none, and Evolution refuses an empty text.
     texts = split_reply(reply.text) or [FAILURE_TEXT]

@@ -324,7 +324,7 @@ class Turns:
             return _ORPHAN_SECONDS
         if ending is None:
             return _ORPHAN_SECONDS
-        if ending.status == "complete":
+        if rules.is_sent(ending.status, ending.finish_reason):
             self._counters.turns["answered"] += 1
             self._on_sends()
             return None
