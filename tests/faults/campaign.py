@@ -28,6 +28,7 @@ from typing import Any
 
 from tests.fakes.model import FakeModel
 from tests.faults import (
+    cuts,
     dying,
     large_bodies,
     leaving,
@@ -40,6 +41,7 @@ from tests.faults import (
 from tests.faults.armed import POINTS
 from tests.faults.client import Stream
 from tests.faults.fleet import Fleet, fleet_of
+from tests.faults.proxy import Mode
 from tests.faults.site import FaultyPostgres, is_isolated, isolate
 from tests.postgres import PostgresServer, data_folder
 from viva_server.store.embedded import EmbeddedPostgres
@@ -200,6 +202,16 @@ async def lost_connections(world: World) -> Figures:
         return await outage.loses_connections(fleet, model, times=20)
 
 
+async def all_are_cut_20(world: World) -> Figures:
+    """Reset and refused, or dropped, for 20 s; each comes back when a TCP would."""
+    figures: Figures = {}
+    modes: tuple[Mode, ...] = ("refuse", "drop")
+    for mode in modes:
+        with world.postgres.database() as dsn:
+            figures[mode] = await cuts.all_are_cut(dsn, mode, 20.0, retransmits=True)
+    return figures
+
+
 async def stopped_while_away(world: World) -> Figures:
     async with world.fleet() as (fleet, model):
         return await outage.told_to_stop_while_away(
@@ -293,6 +305,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
         away_5,
         away_40,
         lost_connections,
+        all_are_cut_20,
         stopped_while_away,
         leavers_0,
         leavers_30,
