@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 PORT ?= 8080
 
-.PHONY: install run test lint docs house bench clean
+.PHONY: install run test campaign lint docs house bench clean
 
 .venv/bin/python:
 	@. ./.ci/python.sh && "$$PYTHON" -m venv .venv
@@ -25,6 +25,12 @@ run: .venv/.run
 test: .venv/.all
 	@sh .ci/packages.sh
 	.venv/bin/python -m pytest -n 2 --dist loadfile
+
+# Faults at random between servers and database; CAMPAIGN="--seed 16" repeats a run.
+campaign: .venv/.all
+	@sh .ci/packages.sh
+	.venv/bin/python -m tests.faults.campaign \
+	    --only random,two_versions,standby_promoted,purged_in_a_cut $(CAMPAIGN)
 
 lint: .venv/.all
 	.venv/bin/ruff check .

@@ -5,6 +5,9 @@ missing=
 for program in chromium curl faketime haproxy jq nginx openssl pgbouncer strace; do
     PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
+# What loses packets in a network namespace, and makes one.
+PATH="$PATH:/usr/sbin" command -v nft >/dev/null 2>&1 || missing="$missing nftables"
+PATH="$PATH:/usr/sbin" command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 command -v pg_dump >/dev/null 2>&1 || missing="$missing postgresql-client"
 # The tests of the stream with npm's parsers, and of the page's modules.

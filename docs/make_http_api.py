@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from viva_server.api.codes import FAILURE_STATUS, FAILURES, PROBLEMS
-from viva_server.api.openapi.document import ALL, ANYWHERE, make_document
+from viva_server.api.openapi import make_document
+from viva_server.api.router import ANYWHERE
+from viva_server.api.routes import GROUPS
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "http-api.md"
@@ -17,7 +19,9 @@ TEMPLATE = FOLDER / "templates" / "http-api.md"
 _LINE_CHARS = 100
 _EVENTS = ("AcceptedEvent", "ContentEvent", "DoneEvent", "ErrorEvent")
 _NO_OBJECTS = frozenset({*_EVENTS, "ProblemCode", "StreamEvent", "ServerSentEvent"})
-_FOR_OPERATORS = frozenset(each.id for each in ALL if each.access == "admin")
+_FOR_OPERATORS = frozenset(
+    route.id for group in GROUPS for route in group.routes if route.access == "admin"
+)
 _ACCESS = {
     "bearer": "Bearer",
     "webhookBearer": "secret, where one is set",
@@ -26,7 +30,7 @@ _ACCESS = {
 
 def page() -> str:
     """Make the page's text."""
-    document = make_document("/api/v1")
+    document = make_document(GROUPS, "/api/v1")
     schemas = document["components"]["schemas"]
     parts = {
         "routes": _table(("route", "does", "needs"), _routes(document)),

@@ -9,6 +9,8 @@ import openai
 
 from tests.fakes.recorded import Case, RecordedModel
 
+AT_ONCE = 12
+PATIENCE_SECONDS = 120.0
 HEAD = (
     "| case | status, reason | text | openai-python | its text |",
     "|---|---|---|---|---|",
@@ -24,9 +26,17 @@ async def judged(cases: Sequence[Case], pace: float) -> dict[str, tuple[str, str
     plain = next(case for case in cases if case.name == "plain")
     async with (
         RecordedModel([*cases, plain], pace=pace) as model,
-        openai.AsyncOpenAI(base_url=str(model.url), api_key="k") as client,
+        openai.AsyncOpenAI(
+            base_url=str(model.url), api_key="k", timeout=PATIENCE_SECONDS
+        ) as client,
     ):
-        found = await asyncio.gather(*(_read(client, case.name) for case in cases))
+        some = asyncio.Semaphore(AT_ONCE)
+
+        async def read(case: Case) -> tuple[str, str]:
+            async with some:
+                return await _read(client, case.name)
+
+        found = await asyncio.gather(*map(read, cases))
     return dict(zip([case.name for case in cases], found, strict=True))
 
 

@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from viva_server.api.openapi.document import make_document
+from viva_server.api.openapi import make_document
+from viva_server.api.routes import GROUPS
 
 PREFIX = "/api/v1"
 EVENT_STREAM = "text/event-stream"
@@ -37,7 +38,7 @@ class Document:
     """The document, as it is served."""
 
     def __init__(self, members: Mapping[str, Any] | None = None) -> None:
-        made = json.dumps(make_document(PREFIX)) if members is None else None
+        made = json.dumps(make_document(GROUPS, PREFIX)) if members is None else None
         self.members: Any = members if made is None else json.loads(made)
         resource = DRAFT202012.create_resource(self.members)
         registry: Registry[Any] = Registry()

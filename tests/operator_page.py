@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Request, expect
 
 from tests.browser import WAIT_MS
 from tests.chat_host import token
@@ -15,6 +15,8 @@ from tests.postgres import run_sql
 
 TRACED = "3EB0A9D2C4F1E7B60831"
 PHONE = "5511988887777"
+
+_MARK = "/health?of-the-test"
 
 
 class OperatorPage:
@@ -36,7 +38,11 @@ class OperatorPage:
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("dialog", lambda dialog: self.faults.append(f"dialog {dialog.message}"))
         page.on("popup", lambda popup: self.faults.append(f"popup {popup.url}"))
-        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("request", self._keep)
+
+    def _keep(self, request: Request) -> None:
+        if not request.url.endswith(_MARK):
+            self.requests.append(request.url)
 
     async def open(self, scope: str | None = "admin") -> None:
         """Come in by a link, and wait for the first look."""
@@ -47,6 +53,15 @@ class OperatorPage:
 
     async def looked(self) -> None:
         await expect(self.page.locator("#main")).to_be_visible()
+
+    async def pass_time(self, milliseconds: int) -> None:
+        """Let the page's clock, which has to be installed, go on at once.
+
+        What the page asked for meanwhile is in `requests`.
+        """
+        await self.page.clock.run_for(milliseconds)
+        # Asked after all that: when it is answered, the others have been told of.
+        await self.value(f"fetch('{_MARK}').then(() => null)")
 
     async def find(self, wanted: str) -> None:
         await self.search.fill(wanted)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.chat_host import HOST, SECRET
 
@@ -75,6 +80,62 @@ class Program:
             self._process.kill()
             await self._process.wait()
         await self._reading
+
+
+_TEMPLATE = """
+import json, os, signal, sys
+from viva_server.cli import main
+
+for line in sys.stdin:
+    arguments, environment, files = json.loads(line)
+    if not (pid := os.fork()):
+        for number, path in enumerate(files):
+            flags = os.O_WRONLY if number else os.O_RDONLY
+            os.dup2(os.open(path, flags), number)
+        sys.stdin = open(0)
+        sys.argv[1:] = arguments
+        os.environ.clear()
+        os.environ.update(environment)
+        signal.alarm(60)
+        sys.exit(main())
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+_idle_templates: list[subprocess.Popen[str]] = []
+
+
+def run_command(
+    *arguments: str, environment: Mapping[str, str], stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `viva-server` in a process of its own, for 60 s at most.
+
+    It is forked from one that has imported everything, which takes most of the time
+    of a short command.
+    """
+    program = [sys.executable, "-c", _TEMPLATE]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    template = (
+        _idle_templates.pop()
+        if _idle_templates
+        else subprocess.Popen(program, cwd=ROOT, **pipes)
+    )
+    assert template.stdin is not None
+    assert template.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
+        for path in files:
+            path.write_bytes(stdin if path.name == "stdin" else b"")
+        order = (arguments, dict(environment), [str(path) for path in files])
+        print(json.dumps(order), file=template.stdin, flush=True)
+        status = int(template.stdout.readline())
+        _idle_templates.append(template)
+        _, output, errors = (path.read_bytes() for path in files)
+    return subprocess.CompletedProcess(arguments, status, output, errors)
+
+
+@atexit.register
+def _end_templates() -> None:
+    for template in _idle_templates:
+        template.communicate()
 
 
 @asynccontextmanager

@@ -142,7 +142,7 @@ ended AS (
 
 touched AS (
     UPDATE viva.sessions AS s
-    SET updated_at = clock_timestamp(), last_message_at = clock_timestamp()
+    SET (updated_at, last_message_at) = (SELECT t, t FROM clock_timestamp() AS t)
     FROM closed AS c
     WHERE s.id = c.session_id
 )

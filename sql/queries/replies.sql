@@ -94,8 +94,7 @@ session AS (
             ELSE 0
         END,
         title = COALESCE(title, :title),
-        updated_at = clock_timestamp(),
-        last_message_at = clock_timestamp()
+        (updated_at, last_message_at) = (SELECT t, t FROM clock_timestamp() AS t)
     WHERE
         id = CAST(:session_id AS uuid)
         AND message_count = :expected_count
@@ -272,7 +271,7 @@ ended AS (
 
 touched AS (
     UPDATE viva.sessions AS s
-    SET updated_at = clock_timestamp(), last_message_at = clock_timestamp()
+    SET (updated_at, last_message_at) = (SELECT t, t FROM clock_timestamp() AS t)
     FROM closed AS c
     WHERE s.id = c.session_id
 )

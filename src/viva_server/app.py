@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import web
 
 from viva_server.api.edge import Edge
-from viva_server.api.identity import Authenticate, identifier
 from viva_server.api.page import add_page
+from viva_server.api.request import Authenticate, identifier
 from viva_server.api.routes import add_routes
 from viva_server.config import Config
 from viva_server.responders import Responder

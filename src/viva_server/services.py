@@ -13,7 +13,6 @@ from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.loop_lag import LoopLag
 from viva_server.responders import (
     OpenAIResponder,
     Responder,
@@ -26,7 +25,7 @@ from viva_server.store.db import Database
 from viva_server.store.health import FAILING_SECONDS
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.tasks import end_task
-from viva_server.tallies import WhatsAppCounters
+from viva_server.tallies import LoopLag, WhatsAppCounters
 from viva_server.whatsapp.conversation.worker import Worker
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient

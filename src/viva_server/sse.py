@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
@@ -70,6 +70,30 @@ class ErrorEvent(msgspec.Struct, frozen=True):
     retryable: bool
     session_id: str
     message_id: str
+
+
+class ServerSentEvent(msgspec.Struct, frozen=True):
+    """The reply, as it is stored.
+
+    This is the schema of each event: OpenAPI 3.1 has no word for a sequence of them.
+    """
+
+    media_type: ClassVar[str] = "text/event-stream"
+
+    id: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^[0-9a-f-]{36}:(end|[0-9]+)$",
+            description="The message's id and how many characters of the reply there "
+            "are up to here, or `end`: the cursor to come back with.",
+        ),
+    ]
+    data: Annotated[
+        str, msgspec.Meta(extra_json_schema={"contentMediaType": "application/json"})
+    ]
+    retry: (
+        Annotated[int, msgspec.Meta(description="Milliseconds.")] | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 def accepted_event(

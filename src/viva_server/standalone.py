@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from viva_server.api.identity import generated_secret, identifier
 from viva_server.api.limits import (
     LimitedRunner,
     LimitedSite,
     refuse_without_c_parser,
 )
+from viva_server.api.request import generated_secret, identifier
 from viva_server.api.routes import add_root_operations
 from viva_server.app import (
     PREFIX,
@@ -29,7 +31,6 @@ from viva_server.app import (
 from viva_server.auth import JwtAuth
 from viva_server.config import Config
 from viva_server.errors import VivaError
-from viva_server.memory import give_back_large_blocks
 from viva_server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,10 @@ LINK_TOKEN_SECONDS = 30 * 24 * 3600.0
 
 _BACKLOG = 1024  # aiohttp's 128 refuses a burst of reconnecting clients
 _LEAST_FILES = 1024
+# glibc's mallopt(3). By itself the threshold grows with each large block that is freed,
+# to 32 MiB; below it a block lies among others, and what is freed there stays taken.
+_M_MMAP_THRESHOLD = -3
+_OWN_PAGES_BYTES = 256 * 2**10
 _GC_THRESHOLD = 20_000  # new containers between two collections; Python's is 700
 
 
@@ -169,3 +174,16 @@ class _Signals:
         if self.stop.is_set():
             self._services.runtime.hurry()
         self.stop.set()
+
+
+def give_back_large_blocks() -> None:
+    """Let each large block be pages of its own, which go back when it is freed.
+
+    For the whole process, so only for a program of our own. Without effect where the
+    C library is not glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ SECONDS: Final = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 """From a fast commit to the longest wait for a model."""
+
+_LAG_SAMPLE_SECONDS = 0.25
 
 ROWS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
 
@@ -32,6 +35,21 @@ class Buckets:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+
+class LoopLag:
+    """Samples by how much the running loop wakes a task too late."""
+
+    def __init__(self) -> None:
+        self.seconds = Buckets()
+
+    async def run(self) -> None:
+        """Sample until this is cancelled."""
+        time = asyncio.get_running_loop().time
+        while True:
+            due = time() + _LAG_SAMPLE_SECONDS
+            await asyncio.sleep(_LAG_SAMPLE_SECONDS)
+            self.seconds.observe(max(0.0, time() - due))
 
 
 WebhookOutcome = Literal[

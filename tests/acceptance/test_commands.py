@@ -21,6 +21,7 @@ import psycopg2
 import pytest
 
 from tests.postgres import PostgresServer, data_folder
+from tests.programs import run_command
 
 SECRET = "s" * 32
 
@@ -37,14 +38,9 @@ def command(*arguments: str) -> list[str]:
 def run(
     *arguments: str, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments),
-        env=environment(**(settings or {})),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = run_command(*arguments, environment=environment(**(settings or {})))
+    texts = result.stdout.decode(), result.stderr.decode()
+    return subprocess.CompletedProcess(result.args, result.returncode, *texts)
 
 
 def free_port() -> int:

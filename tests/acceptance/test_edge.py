@@ -11,8 +11,8 @@ from aiohttp import ClientSession, web
 
 from tests.raw_http import PATIENCE_SECONDS, connect, exchange, serving
 from viva_server.api.edge import Edge, Handler
-from viva_server.api.gate import read_json
 from viva_server.api.problems import Problem
+from viva_server.api.request import read_json
 from viva_server.errors import AuthError, StoreUnavailableError
 
 ORIGIN = "https://chat.example"

@@ -20,7 +20,7 @@ from tests.dictation import Dictation, saying
 from tests.openapi import PREFIX, Document, Seen, complaints
 from tests.postgres import PostgresServer
 from viva_server import create_app
-from viva_server.api.openapi import examples
+from viva_server.api import examples
 from viva_server.errors import ResponderError
 from viva_server.responders import Conversation
 from viva_server.standalone import standalone_app

@@ -153,6 +153,7 @@ async def test_without_a_link_the_page_says_how_to_get_in_and_takes_a_token(
 async def test_a_chats_token_is_told_from_one_that_expired(
     operator: OperatorPage,
 ) -> None:
+    await operator.page.clock.install()
     await operator.open(scope=None)
     await expect(
         operator.page.get_by_text("Este token não é de operador")
@@ -162,7 +163,7 @@ async def test_a_chats_token_is_told_from_one_that_expired(
     await expect(operator.page.get_by_text("O acesso expirou")).to_be_visible()
     await expect(operator.page.locator("#access-title")).to_be_focused()
     looks = len(operator.requests)
-    await operator.page.wait_for_timeout(4000)
+    await operator.pass_time(4000)
     assert len(operator.requests) == looks  # it does not ask again and again
 
 

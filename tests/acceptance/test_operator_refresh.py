@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Route, expect
 
 from tests.operator_page import PHONE, TRACED, OperatorPage
@@ -12,8 +13,15 @@ from tests.postgres import run_sql
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+LOOK_MS = 3000  # EVERY_MS of web/operator/refresh.js
 OVERVIEW = "**/viva/operator/overview"
 TRACE = "**/whatsapp/trace/*"
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def clock(operator: OperatorPage) -> None:
+    """The page's clock goes on by itself, and at once where a test says so."""
+    await operator.page.clock.install()
 
 
 async def test_it_looks_again_by_itself_but_not_while_it_is_paused(
@@ -27,11 +35,12 @@ async def test_it_looks_again_by_itself_but_not_while_it_is_paused(
         " (gen_random_uuid(), 9, now() + interval '1 day', 'vps-new')",
     )
     try:
+        await operator.pass_time(LOOK_MS)
         await expect(process).to_be_visible()
         await operator.page.get_by_role("button", name="Pausar").click()
         await expect(operator.page.locator("#freshness")).to_contain_text("Pausado")
         looks = len(operator.requests)
-        await operator.page.wait_for_timeout(4000)
+        await operator.pass_time(4000)
         assert len(operator.requests) == looks
     finally:
         run_sql(day_url, "DELETE FROM viva.processes WHERE host = 'vps-new'")
@@ -51,15 +60,15 @@ async def test_nobody_is_asked_while_the_page_is_hidden(
     if moment == "within one":
         await operator.page.route(OVERVIEW, answer_late)
         async with operator.page.expect_request(OVERVIEW):
-            pass
+            await operator.pass_time(LOOK_MS)
     hide = (
         "Object.defineProperty(document, 'hidden', {{ get: () => {}, "
         "configurable: true }}); document.dispatchEvent(new Event('visibilitychange'))"
     )
     await operator.value(hide.format("true"))
-    await operator.page.wait_for_timeout(1000)
+    await operator.pass_time(1000)
     looks = len(operator.requests)
-    await operator.page.wait_for_timeout(4000)
+    await operator.pass_time(4000)
     assert len(operator.requests) == looks
     async with operator.page.expect_request(OVERVIEW):
         await operator.value(hide.format("false"))
@@ -73,11 +82,13 @@ async def test_what_is_old_is_said_to_be_old_until_the_server_is_back(
 
     await operator.open()
     await operator.page.route(OVERVIEW, lambda route: route.abort())
+    await operator.pass_time(LOOK_MS)
     await expect(operator.lost).to_contain_text("O servidor não responde")
     await expect(operator.page.locator("#freshness")).to_contain_text("Parado há")
     await expect(operator.messages).to_have_count(8)  # it stays
     await operator.page.unroute(OVERVIEW)
     await operator.page.route(OVERVIEW, refuse)
+    await operator.pass_time(LOOK_MS)
     await expect(operator.lost).to_contain_text("O banco de dados não responde")
     await operator.page.unroute(OVERVIEW)
     await operator.page.get_by_role("button", name="Tentar agora").click()
@@ -109,6 +120,7 @@ async def test_a_pause_within_a_look_is_a_pause_from_then_on(
     held = Held()
     await operator.open()
     await operator.page.route(OVERVIEW, held.take)
+    await operator.pass_time(LOOK_MS)
     route = await held.asked()
     await operator.page.get_by_role("button", name="Pausar").click()
     if answer == "comes":
@@ -117,7 +129,7 @@ async def test_a_pause_within_a_look_is_a_pause_from_then_on(
     else:
         await route.fulfill(status=503, body="{}")
     looks = len(operator.requests)
-    await operator.page.wait_for_timeout(4000)
+    await operator.pass_time(4000)
     assert len(operator.requests) == looks
     await expect(operator.page.locator("#freshness")).to_contain_text("Pausado")
     await expect(operator.lost).to_be_hidden()
@@ -128,10 +140,10 @@ async def test_a_paused_page_looks_no_more_when_it_is_seen_again(
 ) -> None:
     await operator.open()
     await operator.page.get_by_role("button", name="Pausar").click()
-    await operator.page.wait_for_timeout(500)
+    await operator.pass_time(500)
     looks = len(operator.requests)
     await operator.value("document.dispatchEvent(new Event('visibilitychange'))")
-    await operator.page.wait_for_timeout(500)
+    await operator.pass_time(500)
     assert len(operator.requests) == looks
 
 
@@ -141,13 +153,16 @@ async def test_however_often_it_is_asked_to_look_it_looks_once_at_a_time(
     held = Held()
     await operator.open()
     await operator.page.route(OVERVIEW, held.take)
+    await operator.pass_time(LOOK_MS)
     route = await held.asked()
     looks = len(operator.requests)
     for _ in range(3):
         await operator.value("document.dispatchEvent(new Event('visibilitychange'))")
-    await operator.page.wait_for_timeout(4000)
+    await operator.pass_time(4000)
     assert len(operator.requests) == looks
-    await route.continue_()
+    async with operator.page.expect_response(OVERVIEW):
+        await route.continue_()
+    await operator.pass_time(LOOK_MS)
     await held.asked()
 
 
@@ -159,9 +174,10 @@ async def test_it_asks_again_when_it_was_told_to_and_not_before(
 
     await operator.open()
     await operator.page.route(OVERVIEW, refuse)
+    await operator.pass_time(LOOK_MS)
     await expect(operator.lost).to_contain_text("60 s")
     looks = len(operator.requests)
-    await operator.page.wait_for_timeout(3000)
+    await operator.pass_time(3000)
     assert len(operator.requests) == looks
     async with operator.page.expect_request(OVERVIEW):
         await operator.value("dispatchEvent(new Event('online'))")
@@ -177,11 +193,12 @@ async def test_a_trace_that_did_not_change_is_not_drawn_again(
     await operator.value(f"{drawn} = true")
     for _ in range(2):
         async with operator.page.expect_response(TRACE):
-            pass
+            await operator.pass_time(LOOK_MS)
     assert await operator.value(drawn)
     edited = "UPDATE viva.whatsapp_messages SET edited_at = {} WHERE message_id = '{}'"
     run_sql(day_url, edited.format("now()", TRACED))
     try:
+        await operator.pass_time(LOOK_MS)
         await expect(operator.steps.filter(has_text="Editada")).to_be_visible()
     finally:
         run_sql(day_url, edited.format("NULL", TRACED))
@@ -199,12 +216,12 @@ async def test_a_trace_that_was_erased_stays_and_is_no_fault_of_the_server(
     await expect(operator.steps.first).to_be_visible()
     await operator.page.route(TRACE, refuse)
     async with operator.page.expect_response(TRACE):
-        pass
+        await operator.pass_time(LOOK_MS)
     if status == 503:
         await expect(operator.lost).to_be_visible()
     else:
         async with operator.page.expect_response(TRACE):
-            pass
+            await operator.pass_time(LOOK_MS)
         await expect(operator.lost).to_be_hidden()
     await expect(operator.steps.first).to_be_visible()
 
@@ -224,7 +241,7 @@ async def test_an_older_answer_does_not_take_the_place_of_a_newer_one(
     await expect(caption).to_have_text(f"Mensagens de {PHONE}")
     async with operator.page.expect_response("**/operator/messages/search"):
         await older.continue_()
-    await operator.page.wait_for_timeout(300)
+    await operator.pass_time(300)
     await expect(caption).to_have_text(f"Mensagens de {PHONE}")
     await expect(operator.messages).to_have_count(1)
 
@@ -245,7 +262,7 @@ async def test_a_trace_that_comes_after_another_or_after_the_way_back_is_not_sho
     await newer.continue_()
     await expect(shown).to_have_text(str(ids[1]))
     await older.continue_()
-    await operator.page.wait_for_timeout(300)
+    await operator.pass_time(300)
     await expect(shown).to_have_text(str(ids[1]))
     await operator.page.unroute(TRACE)
     late = f"**/whatsapp/trace/{ids[2]}"
@@ -255,7 +272,7 @@ async def test_a_trace_that_comes_after_another_or_after_the_way_back_is_not_sho
     await operator.page.get_by_role("button", name="Voltar").click()
     async with operator.page.expect_response(late):
         await route.continue_()
-    await operator.page.wait_for_timeout(300)
+    await operator.pass_time(300)
     await expect(operator.page.locator("#list")).to_be_visible()
     await expect(operator.page.locator("#trace")).to_be_hidden()
 

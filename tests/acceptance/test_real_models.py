@@ -23,6 +23,7 @@ from tests.model_judge import judged, table
 from tests.postgres import PostgresServer
 from tests.streams import text_of
 from viva_server import Config, create_app
+from viva_server.app import SERVICES
 from viva_server.responders import OpenAIResponder, model_session
 from viva_server.whatsapp.rules import FAILURE_TEXT
 
@@ -31,6 +32,8 @@ CASES = {case.name: case for case in RECORDED}
 # Their limits are 4 s for the first token and 3 s of silence; all times shrink alike.
 SLOW_PACE = 0.4
 PACE = 0.2
+# A busy machine gets no more of them started within the time that a start may take.
+AT_ONCE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,13 @@ async def play(
     async with RecordedModel([*cases, CASES["plain"]], pace=pace) as model:
         config = settings(database_url, model_url=model.url, model_name="m", **limits)
         async with serving(create_app(config)) as host:
-            found = await asyncio.gather(
-                *(_ask(host, model, case.name) for case in cases)
-            )
+            some = asyncio.Semaphore(AT_ONCE)
+
+            async def ask(case: Case) -> Outcome:
+                async with some:
+                    return await _ask(host, model, case.name)
+
+            found = await asyncio.gather(*map(ask, cases))
     return dict(zip([case.name for case in cases], found, strict=True))
 
 
@@ -146,13 +153,13 @@ async def test_on_whatsapp_each_is_one_model_call_and_the_right_text(
 async def test_the_count_of_tokens_is_stored_and_counted(database_url: str) -> None:
     async with RecordedModel(RECORDED) as model:
         config = settings(database_url, model_url=model.url, model_name="m")
-        async with serving(create_app(config)) as host:
+        app = create_app(config)
+        async with serving(app) as host:
             outcome = await _ask(host, model, "usage_empty_choices")
-            async with host.session.get(f"{host.origin}/metrics") as response:
-                seen = await response.text()
+            counted = app[SERVICES].runtime.counters.tokens
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     assert outcome.stored["meta"] == {"usage": usage}
-    assert 'viva_model_tokens_total{kind="completion"} 2.0' in seen
+    assert counted == {"prompt": 1, "completion": 2}
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
@@ -168,7 +175,8 @@ async def test_the_table_in_the_documentation_is_what_the_cases_give(
     before, _, rest = text.partition(BEGIN)
     committed, _, behind = rest.partition(END)
     if os.environ.get("WRITE_TABLE"):
-        DOCUMENT.write_text(f"{before}{BEGIN}{made}\n{END}{behind}", "utf-8")
+        changed = f"{before}{BEGIN}{made}\n{END}{behind}"
+        DOCUMENT.write_bytes(changed.encode())
         return
     assert committed.strip() == made
 

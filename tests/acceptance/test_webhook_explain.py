@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_commands import command, environment
+from tests.acceptance.test_commands import environment
+from tests.programs import run_command
 from tests.unit.whatsapp.samples import FOLDER, NOW, SAMPLES
 
 UPSERT = SAMPLES["v2_2_messages_upsert_conversation"]
@@ -20,14 +21,8 @@ UPSERT = SAMPLES["v2_2_messages_upsert_conversation"]
 def explain(
     *arguments: str, stdin: bytes = b"", settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        command("webhook", "explain", *arguments),
-        input=stdin,
-        env=environment(**(settings or {})),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    kept = environment(**(settings or {}))
+    return run_command("webhook", "explain", *arguments, environment=kept, stdin=stdin)
 
 
 def explained(body: object, *arguments: str) -> dict[str, Any]:

@@ -41,10 +41,10 @@ from tests.faults import (
 from tests.faults.armed import POINTS
 from tests.faults.client import Stream
 from tests.faults.fleet import Fleet, fleet_of
+from tests.faults.injection import FAULTS
 from tests.faults.proxy import Mode
 from tests.faults.site import FaultyPostgres, is_isolated, isolate
 from tests.postgres import PostgresServer, data_folder
-from viva_server.store.embedded import EmbeddedPostgres
 
 Figures = dict[str, Any]
 _ROUND_KILLS = 20
@@ -72,11 +72,10 @@ class World:
 async def random_(world: World) -> Figures:
     """Faults at random between servers and database, `--seconds` long."""
     options = world.options
-    async with durable_postgres(FaultyPostgres) as postgres:
-        plan = random_faults.Plan(
-            options.seconds, options.slack, options.faults.split(",")
-        )
-        return await random_faults.random_faults(postgres, options.keep, plan)
+    names = tuple(options.faults.split(","))
+    faults = [fault for fault in FAULTS if fault.name.startswith(names)]
+    plan = random_faults.Plan(options.seconds, options.slack, faults)
+    return await random_faults.random_faults(world.postgres, options.keep, plan)
 
 
 async def kill_random(world: World) -> Figures:
@@ -319,28 +318,19 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
 } | {name: _on_whatsapp(each) for name, each in whatsapp_campaign.SCENARIOS.items()}
 
 
-@contextlib.asynccontextmanager
-async def durable_postgres(
-    kind: type[EmbeddedPostgres] = EmbeddedPostgres,
-) -> AsyncIterator[PostgresServer]:
-    """Run a PostgreSQL with fsync and the template."""
-    with data_folder() as folder:
-        postgres = PostgresServer(folder, fast_unsafe=False, kind=kind)
-        await postgres.start()
-        postgres.add_template()
-        try:
-            yield postgres
-        finally:
-            await postgres.stop()
-
-
 async def run(names: list[str], options: argparse.Namespace) -> dict[str, Figures]:
     """Run scenarios one after the other and give their figures."""
     results: dict[str, Figures] = {}
-    async with durable_postgres() as postgres:
-        for name in names:
-            random.seed(f"{options.seed} {name}")
-            results[name] = await _measured(name, World(postgres, options))
+    with data_folder() as folder:
+        postgres = PostgresServer(folder, fast_unsafe=False, kind=FaultyPostgres)
+        await postgres.start()
+        postgres.add_template()
+        try:
+            for name in names:
+                random.seed(f"{options.seed} {name}")
+                results[name] = await _measured(name, World(postgres, options))
+        finally:
+            await postgres.stop()
     return results
 
 

@@ -41,7 +41,6 @@ _CLOCK_SECONDS = 0.25
 """By how much the end of one run may be noticed after the begin of the next."""
 
 CLOSED_SECONDS, CLOSED_AFTER_FAULT_SECONDS = 2.0, 17.0
-_BREAK_SECONDS = 15.0
 _SILENT_SECONDS, _RESET_SECONDS = 15.0, 1.5
 _READY_SECONDS = 2.0
 _SEEN_SECONDS = 0.5
@@ -386,7 +385,11 @@ def _dies_for_a_cause(
         if _was_cut_off(death, faults):
             continue
         figures["crashed_without_cause"] += crashed[process]
-        near = [f.name for f in faults if f.begin <= death.at <= f.end + _BREAK_SECONDS]
+        near = [
+            f.name
+            for f in faults
+            if f.begin <= death.at <= f.end + CLOSED_AFTER_FAULT_SECONDS
+        ]
         yield Broken(
             "F1", f"{death.by} called dead, {crashed[process]} replies; faults: {near}"
         )
@@ -428,8 +431,7 @@ def _kills_are_closed(
             is_its_own &= kill.by in fault.on and fault.begin <= kill.at <= fault.end
             if is_its_own or fault.begin > limit + slack_seconds:
                 continue
-            if fault.end > kill.at - _BREAK_SECONDS:
-                limit = max(limit, fault.end + CLOSED_AFTER_FAULT_SECONDS)
+            limit = max(limit, fault.end + CLOSED_AFTER_FAULT_SECONDS)
         at = closed.get(kill.facts["pid"], float("inf"))
         took[limit == alone].append(at - kill.at)
         if at > limit + slack_seconds:

@@ -256,13 +256,20 @@ async def _alter_behind_a_report(
 async def _clock_ahead(
     site: Site, _: History, __: Sequence[Server]
 ) -> AsyncIterator[None]:
-    server = site.postgres.server
-    assert isinstance(server, FaultyPostgres), "the site's is one"
-    server.set_clock("60s")
+    """It starts anew on a machine whose clock is a minute ahead, then on its own."""
+    await _started_anew(site, ahead="60s")
     try:
         yield
     finally:
-        server.set_clock("0s")
+        await _started_anew(site, ahead="")
+
+
+async def _started_anew(site: Site, ahead: str) -> None:
+    server = site.postgres.server
+    assert isinstance(server, FaultyPostgres), "the site's is one"
+    await site.postgres.crash()
+    server.ahead = ahead
+    await site.postgres.start()
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from viva_server.api import sockets
+from viva_server.api import request
 from viva_server.chat import failure_detector, presence
 from viva_server.chat.failure_detector import Limits
 from viva_server.chat.journal import Journal
@@ -72,7 +72,7 @@ def short_times() -> None:
     assert defaults is not None, "the keep-alive has a default"
     defaults["keep_alive_seconds"] = 1.5
     vars(presence)["WRITE_DEADLINE_SECONDS"] = 3.0
-    vars(sockets)["USER_TIMEOUT_MS"] = 3_000
+    vars(request)["USER_TIMEOUT_MS"] = 3_000
 
 
 def short_catch_up() -> None:

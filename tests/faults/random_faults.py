@@ -60,6 +60,22 @@ _ASK_SECONDS = 0.2
 _WANTS = "model:mode=answer,tokens=40,interval_ms=150"
 
 
+class Plan(NamedTuple):
+    """How much is asked, and what goes wrong meanwhile.
+
+    `slack` is how many seconds longer a kill's closing and readiness may take, for a
+    busy machine. `pause` is how far the begins of two faults are apart, at least and at
+    most.
+    """
+
+    seconds: float
+    slack: float = 0.0
+    faults: Sequence[Fault] = FAULTS
+    pause: tuple[float, float] = (10.0, 40.0)
+    persons: int = 100
+    webhooks_per_second: float = 10.0
+
+
 class Watch:
     """Notes which process is ready, and who was declared dead, as it happens.
 
@@ -143,13 +159,10 @@ class Watch:
 
 
 class Deck:
-    """Deals all faults before it deals one again, as the seed says.
+    """Deals all faults before it deals one again, as the seed says."""
 
-    With `names` those alone, and what begins with them.
-    """
-
-    def __init__(self, names: Sequence[str] = ("",)) -> None:
-        self._all = [fault for fault in FAULTS if fault.name.startswith(tuple(names))]
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self._all = faults
         self._faults: list[Fault] = []
 
     def deal(self, site: Site, but: Part | None = None) -> Fault | None:
@@ -169,15 +182,16 @@ class Deck:
 class Nemesis:
     """Injects one fault after the other, sometimes two at once, and notes them."""
 
-    def __init__(self, site: Site, history: History, deck: Deck) -> None:
+    def __init__(self, plan: Plan, site: Site, history: History, deck: Deck) -> None:
+        self._plan = plan
         self._site = site
         self._history = history
         self._deck = deck
         self._count = 0
 
-    async def run(self, seconds: float) -> None:
-        """Inject faults whose begins are 10 to 40 s apart, for about so long."""
-        until = time.monotonic() + seconds
+    async def run(self) -> None:
+        """Inject faults for about as long as the plan says."""
+        until = time.monotonic() + self._plan.seconds
         await asyncio.sleep(_LEAST_REST_SECONDS)
         while True:
             began = time.monotonic()
@@ -188,7 +202,7 @@ class Nemesis:
                 is_double = random.random() < _TWO_AT_ONCE
                 if is_double and (second := self._deck.deal(self._site, first.part)):
                     group.create_task(self._inject(second, random.uniform(0.0, 5.0)))
-            pause = began + random.uniform(10.0, 40.0) - time.monotonic()
+            pause = began + random.uniform(*self._plan.pause) - time.monotonic()
             pause = max(pause, _LEAST_REST_SECONDS)
             if time.monotonic() + pause > until:
                 await asyncio.sleep(max(0.0, until - time.monotonic()))
@@ -213,20 +227,6 @@ class Nemesis:
         async with fault.inject(self._site, self._history, on):
             await asyncio.sleep(seconds)
         self._history.add("nemesis", "ok", "fault", **facts)
-
-
-class Plan(NamedTuple):
-    """How much is asked, and what goes wrong meanwhile.
-
-    `slack` is how many seconds longer a kill's closing and readiness may take, for a
-    busy machine. `names` are the begins of the names of the faults to inject.
-    """
-
-    seconds: float
-    slack: float = 0.0
-    names: Sequence[str] = ("",)
-    persons: int = 100
-    webhooks_per_second: float = 10.0
 
 
 class Round:
@@ -271,10 +271,13 @@ class Round:
             wants=_WANTS,
             within_seconds=120.0,
         )
-        watch, nemesis = Watch(self._site, history), Nemesis(self._site, history, deck)
+        watch, nemesis = (
+            Watch(self._site, history),
+            Nemesis(self._plan, self._site, history, deck),
+        )
         async with watch.watching(), crowd, asyncio.TaskGroup() as group:
             group.create_task(self._persons.write(said))
-            group.create_task(nemesis.run(seconds))
+            group.create_task(nemesis.run())
         dsn = self._site.fleet.dsn
         with contextlib.suppress(TimeoutError):  # what is not done by then is judged
             await quiet(dsn)
@@ -315,7 +318,7 @@ async def random_faults(postgres: PostgresServer, folder: Path, plan: Plan) -> F
     Raises:
         AssertionError: a promise was broken; what, stands in the text.
     """
-    deck, broken = Deck(plan.names), list[str]()
+    deck, broken = Deck(plan.faults), list[str]()
     total, slowest = Counter[str](), dict[str, float]()
     count = max(1, round(plan.seconds / _ROUND_SECONDS))
     for number in range(count):

@@ -78,31 +78,24 @@ def isolate(module: str, arguments: Sequence[str]) -> None:
 
 
 class FaultyPostgres(EmbeddedPostgres):
-    """A PostgreSQL whose clock can be set, and that may be a standby.
+    """A PostgreSQL whose clock is wrong from its next start on, or a standby.
 
-    While its clock is ahead its own time-outs do not fire: libfaketime tells a signal
-    handler the true time if it interrupts a waiting call.
+    `ahead` is how far its clock is ahead, such as "60s". Meanwhile its own time-outs do
+    not fire: libfaketime tells a signal handler the true time if it interrupts a
+    waiting call. A clock that libfaketime reads from a file may jump without a start,
+    but it is read in signal handlers too, and that crashes PostgreSQL.
     """
 
-    def set_clock(self, ahead: str) -> None:
-        """Let its clock be so far ahead, such as "60s", from now on."""
-        clock = self.data_dir / "clock"
-        clock.write_text(f"+{ahead}\n")
-        clock.chmod(0o644)
+    ahead = ""
 
     def _postgres(self) -> list[str | Path]:
         command = [*super()._postgres(), "-c", "max_connections=300"]
-        if _LIBFAKETIME is None:
+        if not self.ahead:
             return command
-        self.set_clock("0s")
-        environment = {
-            "LD_PRELOAD": str(_LIBFAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(self.data_dir / "clock"),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        pairs = [f"{name}={value}" for name, value in environment.items()]
-        return ["/usr/bin/env", *pairs, *command]
+        preload = f"LD_PRELOAD={_LIBFAKETIME}"
+        true_monotonic = "FAKETIME_DONT_FAKE_MONOTONIC=1"
+        clock = [preload, true_monotonic, f"FAKETIME=+{self.ahead}"]
+        return ["/usr/bin/env", *clock, *command]
 
     def _is_ready(self) -> bool:
         lines = read_pid_file(self._cluster)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.faults import cuts
 from tests.faults.proxy import Mode
-from tests.faults.site import FaultyPostgres, can_set_clocks
-from tests.postgres import PostgresServer, copy_cluster, data_folder
+from tests.postgres import data_folder
 
 
 @pytest.mark.parametrize("mode", ["refuse", "drop"])
@@ -46,18 +43,5 @@ async def test_behind_a_pooler_in_transaction_mode_a_killed_process_is_found(
         await cuts.killed_behind_a_pooler(database_url, folder)
 
 
-async def test_a_clock_that_jumps_makes_nobody_dead(
-    cluster: Path, pg_bin: Path | None
-) -> None:
-    assert can_set_clocks(), "libfaketime is missing: run .ci/packages.sh"
-    with data_folder() as folder:
-        copy_cluster(cluster, folder)
-        postgres = PostgresServer(folder, pg_bin=pg_bin, kind=FaultyPostgres)
-        server = postgres.server
-        assert isinstance(server, FaultyPostgres)
-        await postgres.start()
-        try:
-            with postgres.database() as dsn:
-                await cuts.clock_jumps(dsn, server.set_clock)
-        finally:
-            await postgres.stop()
+async def test_a_clock_that_jumps_makes_nobody_dead(database_url: str) -> None:
+    await cuts.clock_jumps(database_url)

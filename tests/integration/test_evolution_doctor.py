@@ -10,8 +10,8 @@ from yarl import URL
 
 from tests.fakes.evolution import FakeEvolution
 from tests.programs import free_port
-from viva_server.checks import Check
 from viva_server.config import Config
+from viva_server.store.checks import Check
 from viva_server.whatsapp.evolution.doctor import check_evolution
 
 SECRET = "a-webhook-secret"

@@ -14,11 +14,11 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chat_host import settings
-from viva_server.loop_lag import LoopLag
 from viva_server.metrics import Metrics
 from viva_server.services import Services
 from viva_server.tallies import (
     Buckets,
+    LoopLag,
     WebhookOutcome,
 )
 from viva_server.whatsapp.events.table import EVENTS, GO_KINDS, label_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from viva_server.api import query
+from viva_server.api import chat, sessions
 from viva_server.api.wire import WireError
 
 ID = "0190a5c4-7d3e-7b1a-9f00-00000000abcd"
@@ -25,20 +25,20 @@ def refusal(call: Any, *args: Any) -> WireError:
     ids=lambda value: str(value)[:12],
 )  # fmt: skip
 def test_a_limit_is_clamped(text: str, limit: int) -> None:
-    assert query.read_snapshot_query([("limit", text)]).limit == limit
+    assert sessions.read_snapshot_query([("limit", text)]).limit == limit
 
 
 def test_a_snapshot_query_has_defaults() -> None:
-    found = query.read_snapshot_query([("unknown", "x")])
+    found = sessions.read_snapshot_query([("unknown", "x")])
 
     assert (found.session_id, found.limit, found.before) == (None, 120, None)
 
 
 def test_a_snapshot_query_is_read() -> None:
     pairs = [("before", "99999999999999999999"), ("session_id", ID)]
-    found = query.read_snapshot_query(pairs)
+    found = sessions.read_snapshot_query(pairs)
 
-    assert (found.session_id, found.before) == (ID, query.MAX_SEQ)
+    assert (found.session_id, found.before) == (ID, sessions.MAX_SEQ)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_snapshot_query_is_read() -> None:
 def test_garbage_in_a_query_is_refused_with_its_pointer(
     pairs: list[tuple[str, str]], pointer: str
 ) -> None:
-    error = refusal(query.read_snapshot_query, pairs)
+    error = refusal(sessions.read_snapshot_query, pairs)
 
     assert (error.status, error.errors[0][0]) == (400, pointer)
 
@@ -69,11 +69,11 @@ def test_garbage_in_a_query_is_refused_with_its_pointer(
         ([], 1, 20),
         ([("page", "0"), ("page_size", "0")], 1, 1),
         ([("page", "3"), ("page_size", "101")], 3, 100),
-        ([("page", "9" * 30)], query.MAX_PAGE, 20),
+        ([("page", "9" * 30)], sessions.MAX_PAGE, 20),
     ],
 )
 def test_a_page_is_clamped(pairs: list[tuple[str, str]], page: int, size: int) -> None:
-    found = query.read_sessions_query(pairs)
+    found = sessions.read_sessions_query(pairs)
 
     assert (found.page, found.page_size) == (page, size)
     assert found.offset < 2**31
@@ -81,8 +81,8 @@ def test_a_page_is_clamped(pairs: list[tuple[str, str]], page: int, size: int) -
 
 @pytest.mark.parametrize("key", ["a", "~" * 255, "a b", '"8e03978e"'])
 def test_a_printable_key_is_taken(key: str) -> None:
-    assert query.read_idempotency_key([key]) == key
-    assert query.read_idempotency_key([]) is None
+    assert chat.read_idempotency_key([key]) == key
+    assert chat.read_idempotency_key([]) is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_printable_key_is_taken(key: str) -> None:
     [[""], ["a" * 256], ["é"], ["a\tb"], ["a\r\nb"], ["\x7f"], ["\udce9"], ["a", "a"]],
 )
 def test_another_key_is_refused(values: list[str]) -> None:
-    error = refusal(query.read_idempotency_key, values)
+    error = refusal(chat.read_idempotency_key, values)
 
     assert (error.status, error.code) == (400, "bad_idempotency_key")
     assert error.errors[0][0] == "/headers/Idempotency-Key"

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.api.strict_json import MAX_CONTAINERS, MAX_DEPTH, parse_json
-from viva_server.api.wire import WireError
+from viva_server.api.wire import MAX_CONTAINERS, MAX_DEPTH, WireError, parse_json
 
 
 def nested(depth: int) -> bytes:

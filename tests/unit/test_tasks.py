@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 
 import pytest
 
-from viva_server.store.tasks import end_task
+from viva_server.store.tasks import Tasks, end_task
 
 
 class Work:
@@ -86,3 +88,28 @@ async def test_the_failure_of_a_task_is_raised() -> None:
     task = asyncio.create_task(fail())
     with pytest.raises(ValueError, match="why"):
         await end_task(task, 5)
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+async def test_a_failure_that_nobody_waits_for_is_told_unless_all_is_stopping(
+    caplog: pytest.LogCaptureFixture, *, is_stopping: bool
+) -> None:
+    async def fail() -> None:
+        await go_on.wait()
+        raise ValueError("why")
+
+    tasks, go_on = Tasks(), asyncio.Event()
+    caller = asyncio.create_task(tasks.shield(fail()))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+    if is_stopping:
+        tasks.expect_end()
+    go_on.set()
+    await tasks.end_all(60)
+    await asyncio.sleep(0)
+    del caller
+    gc.collect()  # asyncio tells then of a failure that nobody has looked at
+    told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    failure = "a statement failed after its caller had left: why"
+    assert told == ([] if is_stopping else [failure])

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from viva_server.api import wire
+from viva_server.api import chat, sessions, wire
 from viva_server.api.wire import WireError
 
 ID = "0190a5c4-7d3e-7b1a-9f00-00000000abcd"
@@ -21,7 +21,7 @@ def refusal(call: Any, *args: Any) -> WireError:
 
 
 def test_a_message_alone_is_enough() -> None:
-    request = wire.read_chat_request({"mensagem": "oi"})
+    request = chat.read_chat_request({"mensagem": "oi"})
 
     assert (request.mensagem, request.session_id, request.modo) == ("oi", None, None)
     assert request.contexto_len is None
@@ -37,7 +37,7 @@ def test_a_whole_request_is_read_and_unknown_members_are_ignored() -> None:
         "novo": [],
     }
 
-    request = wire.read_chat_request(body)
+    request = chat.read_chat_request(body)
 
     assert request.mensagem == " oi\n"
     assert request.session_id == ID
@@ -49,7 +49,7 @@ def test_a_whole_request_is_read_and_unknown_members_are_ignored() -> None:
     ["a" * 32_000, "😀" * 32_000, "\u0301", "\u202e", "\u200b", "\x1b[31m", "\ufeff"],
 )
 def test_every_text_that_is_not_blank_is_taken(text: str) -> None:
-    assert wire.read_chat_request({"mensagem": text}).mensagem == text
+    assert chat.read_chat_request({"mensagem": text}).mensagem == text
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_every_text_that_is_not_blank_is_taken(text: str) -> None:
     ],
 )
 def test_all_wrong_members_are_named(body: dict[str, Any], pointers: list[str]) -> None:
-    error = refusal(wire.read_chat_request, body)
+    error = refusal(chat.read_chat_request, body)
 
     assert (error.status, error.code) == (422, "validation_error")
     assert [pointer for pointer, _ in error.errors] == pointers
@@ -88,7 +88,7 @@ def test_all_wrong_members_are_named(body: dict[str, Any], pointers: list[str]) 
 def test_what_is_no_id_is_as_unknown_as_an_id_of_nobody(text: str) -> None:
     body = {"mensagem": "oi", "session_id": text}
 
-    error = refusal(wire.read_chat_request, body)
+    error = refusal(chat.read_chat_request, body)
 
     assert (error.status, error.code) == (404, "session_not_found")
     assert error.code == wire.not_found("session").code
@@ -96,13 +96,13 @@ def test_what_is_no_id_is_as_unknown_as_an_id_of_nobody(text: str) -> None:
 
 
 def test_a_new_session_needs_nothing() -> None:
-    assert wire.read_new_session({}).modo is None
-    assert wire.read_new_session({"modo": "livre"}).modo == "livre"
-    assert refusal(wire.read_new_session, {"modo": 1}).status == 422
+    assert sessions.read_new_session({}).modo is None
+    assert sessions.read_new_session({"modo": "livre"}).modo == "livre"
+    assert refusal(sessions.read_new_session, {"modo": 1}).status == 422
 
 
 def test_answers_have_the_names_of_the_wire() -> None:
-    answer = wire.ChatAnswer(
+    answer = chat.ChatAnswer(
         resposta="oi",
         session_id=ID,
         message_id=ID,
@@ -123,10 +123,10 @@ def test_answers_have_the_names_of_the_wire() -> None:
 
 
 def test_a_snapshot_has_the_names_of_the_wire() -> None:
-    message = wire.MessageItem(
+    message = sessions.MessageItem(
         id=ID,
         seq=1,
-        tipo=wire.tipo_of("user"),
+        tipo=sessions.tipo_of("user"),
         conteudo="oi",
         modo=None,
         anexos=[],
@@ -137,7 +137,7 @@ def test_a_snapshot_has_the_names_of_the_wire() -> None:
     )
 
     assert (
-        wire.to_json(wire.Snapshot(session_id=ID, messages=[message]))
+        wire.to_json(sessions.Snapshot(session_id=ID, messages=[message]))
         == (
             f'{{"session_id":"{ID}","modo":null,"messages":[{{"id":"{ID}","seq":1,'
             '"tipo":"usuario","conteudo":"oi","modo":null,"anexos":[],'
@@ -148,14 +148,19 @@ def test_a_snapshot_has_the_names_of_the_wire() -> None:
 
 
 def test_no_session_at_all_is_an_empty_snapshot() -> None:
-    assert wire.to_json(wire.Snapshot()) == (
+    assert wire.to_json(sessions.Snapshot()) == (
         b'{"session_id":null,"modo":null,"messages":[],"has_more":false,'
         b'"active_reply":null}'
     )
 
 
 def test_the_shapes_have_a_json_schema() -> None:
-    shapes = [wire.ChatRequest, wire.ChatAnswer, wire.Snapshot, wire.SessionPage]
+    shapes = [
+        chat.ChatRequest,
+        chat.ChatAnswer,
+        sessions.Snapshot,
+        sessions.SessionPage,
+    ]
     _, schemas = msgspec.json.schema_components(shapes)
 
     mensagem = schemas["ChatRequest"]["properties"]["mensagem"]

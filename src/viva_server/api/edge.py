@@ -11,13 +11,13 @@ from time import perf_counter
 
 from aiohttp import web
 
-from viva_server.api.client import client_address
 from viva_server.api.problems import (
     Problem,
     problem_response,
     to_problem,
     unexpected,
 )
+from viva_server.api.request import client_address
 from viva_server.config import Network
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -37,7 +37,7 @@ from viva_server.api.problems import (
     unavailable,
     unexpected,
 )
-from viva_server.api.sockets import bound_buffers
+from viva_server.api.request import bound_buffers
 from viva_server.errors import ConfigError
 
 HEAD_SECONDS = 10.0

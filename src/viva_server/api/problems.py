@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
+from msgspec import UNSET, UnsetType
 
 from viva_server.api.codes import FAILURE_STATUS, status_of
 from viva_server.api.wire import WireError, not_found
@@ -88,6 +90,36 @@ class Problem(VivaError):  # noqa: N818 - RFC 9457's word
         self.retryable = self.status in RETRYABLE if retryable is None else retryable
         self.closes = closes
         self.extra = extra
+
+
+class ProblemItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the request that is wrong.
+
+    `pointer` is a JSON pointer (RFC 6901) into the body, or begins with /query/ or
+    /headers/.
+    """
+
+    pointer: str
+    message: str
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A problem (RFC 9457). `retryable`: the same request may succeed later.
+
+    `message_id` comes with a reply that failed or is in progress, `resume_url` with
+    the latter.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    retryable: bool
+    errors: list[ProblemItem] | UnsetType = UNSET
+    message_id: str | UnsetType = UNSET
+    resume_url: str | UnsetType = UNSET
 
 
 def to_problem(error: BaseException) -> Problem | None:

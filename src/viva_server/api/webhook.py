@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import lru_cache
+from typing import Literal
 
+import msgspec
 from aiohttp import web
 
-from viva_server.api.answers import (
-    WebhookDescription,
-    WebhookIgnored,
-    WebhookStored,
-)
 from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
@@ -52,12 +49,38 @@ _OUTCOMES: dict[int, WebhookOutcome] = {
 }
 
 
+class WebhookDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """The webhook's URL is right."""
+
+    status: Literal["webhook ativo"] = "webhook ativo"
+    service: Literal["evolution"] = "evolution"
+
+
+class WebhookStored(msgspec.Struct, frozen=True, kw_only=True):
+    """The event is committed, now or by an earlier delivery (`duplicate`)."""
+
+    status: Literal["received"] = "received"
+    processed: Literal[True] = True
+    event: str
+    duplicate: bool
+
+
+class WebhookIgnored(msgspec.Struct, frozen=True, kw_only=True):
+    """The event was not stored, and must not be sent again."""
+
+    status: Literal["received"] = "received"
+    processed: Literal[False] = False
+    ignored: Literal["too large"] = "too large"
+
+
 class _TooLargeError(Exception):
     """The body is over a limit; the text says which, for the log."""
 
 
 class WebhookHandlers:
-    """The handlers of `/webhook/evolution{tail:(/.*)?}`; the inbox stays its caller's.
+    """What Evolution API posts.
+
+    The inbox stays the caller's.
 
     Args:
         config: whose webhook secrets are asked for.
@@ -106,19 +129,21 @@ class WebhookHandlers:
         return self._bytes_in_flight
 
     async def describe(self, request: web.Request) -> web.Response:
-        """Answer the GET of a person who opens the webhook's URL."""
+        """Say that the webhook's URL is right."""
         return web.json_response(body=to_json(WebhookDescription()))
 
     async def receive(self, request: web.Request) -> web.Response:
-        """Answer 200 after the commit of a delivery, before any work on it.
+        """Receive an event of Evolution API.
 
-        A handler that is cancelled after the body was read leaves the row to be stored;
-        one of a heavy body, after it was unpacked.
+        Answered after the commit of the event, before any work on it. The secret may
+        also be the body's `apikey`.
 
         Raises:
             Problem: 400, 401 or 503.
             ConnectionError: the client left before its body was complete.
         """
+        # Cancelled after the body was read, it leaves the row to be stored; with a
+        # heavy body, after it was unpacked.
         try:
             accepted = await self._accept(request)
         except NotStoredError as error:

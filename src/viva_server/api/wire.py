@@ -1,35 +1,54 @@
-"""What goes over the wire: requests checked, answers shaped; no I/O.
+"""What goes over the wire, checked: JSON, ids, texts, queries; no I/O.
 
 The Portuguese names are those of the system that this one replaces. The pointers of
-errors are JSON pointers (RFC 6901) into the body.
+errors are JSON pointers (RFC 6901) into the body, or begin with /query/ or /headers/.
+
+The JSON decoder is strict: an object, without anything that readers disagree on.
+RFC 8259 leaves duplicate names (§ 4), the size of numbers (§ 6) and lone surrogates
+(§ 8.2) to the reader, and PostgreSQL stores neither U+0000 nor lone surrogates.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 from msgspec import Meta
 
 from viva_server.api.codes import status_of
 from viva_server.errors import VivaError
-from viva_server.words import Channel, FinishReason, Status
 
-MAX_MESSAGE_CHARS = 32_000
 MAX_MODO_CHARS = 32
+MAX_DEPTH = 64
+MAX_CONTAINERS = 10_000
+"""Arrays and objects; 1 MiB has room for 500,000, which hold the loop for 0.4 s."""
 
-Tipo = Literal["usuario", "ia"]
 Modo = Annotated[str, Meta(max_length=MAX_MODO_CHARS)]
 Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Time = Annotated[datetime, Meta(tz=True)]
 Seq = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 
+Pairs = Iterable[tuple[str, str]]
+"""Names and values in the order in which they came, such as `request.query.items()`."""
+
 _NOT_FOUND = {"session": "session_not_found", "message": "message_not_found"}
 _ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_NUMBER = re.compile(r"(-?)0*([0-9]+)")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# Text that cannot be stored reaches a decoded body only through one of these escapes:
+# strict UTF-8 has no surrogates, and JSON no raw control characters.
+_SUSPECT = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+# Strings, and what is no bracket between them. Possessive, and the closing quote is
+# optional: linear also on unbalanced quotes.
+_STRINGS = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?[^"\[\]{}]*+)++', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_OPENING = frozenset(b"[{")
 
 
 class WireError(VivaError):
@@ -51,139 +70,7 @@ class WireError(VivaError):
         self.errors = tuple(errors)
 
 
-class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's message. Unknown members and `prompt_extra` are ignored."""
-
-    # The constraints are what OpenAPI shows; `read_chat_request` enforces them.
-    mensagem: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=MAX_MESSAGE_CHARS,
-            pattern=r"\S",
-            description="Not blank.",
-        ),
-    ]
-    session_id: Annotated[
-        str | None, Meta(description="Where it goes; by default the newest session.")
-    ] = None
-    modo: Modo | None = None
-    contexto: Annotated[
-        list[Any] | None, Meta(description="Only its length is ever used.")
-    ] = None
-
-    @property
-    def contexto_len(self) -> int | None:
-        """How many entries `contexto` has; None without one."""
-        return None if self.contexto is None else len(self.contexto)
-
-
-class NewSessionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for a new session."""
-
-    modo: Modo | None = None
-
-
-class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of POST /viva/chat."""
-
-    resposta: str
-    session_id: Id
-    message_id: Id
-    user_message_id: Id
-    status: Status
-    finish_reason: FinishReason | None
-    midia: tuple[()] = ()
-
-
-class MessageItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in a snapshot."""
-
-    id: Id
-    seq: Seq
-    tipo: Tipo
-    conteudo: str
-    modo: str | None
-    anexos: list[Any]
-    meta: dict[str, Any]
-    status: Status
-    finish_reason: FinishReason | None
-    created_at: Time
-
-
-class ActiveReply(msgspec.Struct, frozen=True, kw_only=True):
-    """The session's live reply and how many characters of it are stored."""
-
-    message_id: Id
-    offset: Count
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest messages of a session, oldest first."""
-
-    session_id: Id | None = None
-    modo: str | None = None
-    messages: list[MessageItem] = []
-    has_more: bool = False
-    active_reply: ActiveReply | None = None
-
-
-class SessionItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A session in the list of a person's sessions."""
-
-    id: Id
-    modo: str | None
-    titulo: str | None
-    channel: Channel
-    message_count: Count
-    created_at: Time
-    updated_at: Time
-    last_message_at: Time | None
-
-
-class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of a person's sessions, newest first."""
-
-    items: list[SessionItem]
-    total: Count
-    page: Seq
-    page_size: Seq
-
-
 to_json = msgspec.json.Encoder().encode
-
-
-def tipo_of(role: str) -> Tipo:
-    """Return the wire's word for a role ("user" or "assistant")."""
-    return "usuario" if role == "user" else "ia"
-
-
-def read_chat_request(body: dict[str, Any]) -> ChatRequest:
-    """Check a decoded body.
-
-    Raises:
-        WireError: 422 with a pointer for every member that is wrong; 404 for a
-            `session_id` that is a text but no id, since no session has it.
-    """
-    errors = [
-        *_text_errors(body, "mensagem", MAX_MESSAGE_CHARS, required=True),
-        *_text_errors(body, "modo", MAX_MODO_CHARS),
-        *_type_errors(body, "session_id", str, "must be a text"),
-        *_type_errors(body, "contexto", list, "must be an array"),
-    ]
-    _refuse(errors)
-    return ChatRequest(
-        mensagem=body["mensagem"],
-        session_id=optional_session_id(body.get("session_id"), "/session_id"),
-        modo=body.get("modo"),
-        contexto=body.get("contexto"),
-    )
-
-
-def read_new_session(body: dict[str, Any]) -> NewSessionRequest:
-    """Check a decoded body; raise WireError 422 if it is wrong."""
-    _refuse(_text_errors(body, "modo", MAX_MODO_CHARS))
-    return NewSessionRequest(modo=body.get("modo"))
 
 
 def known_id(text: str, kind: Literal["session", "message"], pointer: str = "") -> str:
@@ -213,9 +100,10 @@ def not_found(kind: Literal["session", "message"], pointer: str = "") -> WireErr
     return WireError(_NOT_FOUND[kind], f"There is no such {kind}.", errors)
 
 
-def _text_errors(
+def text_errors(
     body: dict[str, Any], name: str, most: int, *, required: bool = False
 ) -> list[tuple[str, str]]:
+    """Say what is wrong with a text; one that is `required` may not be blank either."""
     pointer, value = f"/{name}", body.get(name)
     if value is None:
         return [(pointer, "is required")] if required else []
@@ -228,14 +116,175 @@ def _text_errors(
     return []
 
 
-def _type_errors(
+def type_errors(
     body: dict[str, Any], name: str, kind: type, message: str
 ) -> list[tuple[str, str]]:
+    """Say `message` of a member that is there and not of its kind."""
     value = body.get(name)
     return [] if value is None or isinstance(value, kind) else [(f"/{name}", message)]
 
 
-def _refuse(errors: Sequence[tuple[str, str]]) -> None:
+def refuse(errors: Sequence[tuple[str, str]]) -> None:
+    """Raise WireError 422 if there are errors."""
     if errors:
-        detail = "The body has members that cannot be taken."
-        raise WireError("validation_error", detail, errors)
+        raise invalid(errors)
+
+
+def invalid(errors: Sequence[tuple[str, str]]) -> WireError:
+    """Make the 422 for members of a body."""
+    detail = "The body has members that cannot be taken."
+    return WireError("validation_error", detail, errors)
+
+
+def single_values(pairs: Pairs) -> dict[str, str]:
+    """Return a query's parameters; raise WireError 400 if one stands twice."""
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name in values:
+            raise bad_query(name, "stands more than once")
+        values[name] = value
+    return values
+
+
+def query_number(values: dict[str, str], name: str) -> int | None:
+    """Read a whole number; raise WireError 400 for anything else."""
+    if (text := values.get(name)) is None:
+        return None
+    if (match := _NUMBER.fullmatch(text)) is None:
+        raise bad_query(name, "must be a whole number")
+    # int() refuses texts above 4300 digits; 12 are more than any limit here.
+    return int(match[1] + match[2][:12])
+
+
+def clamped(value: int | None, default: int, most: int) -> int:
+    """Bring a number between 1 and `most`."""
+    return default if value is None else max(1, min(value, most))
+
+
+def bad_query(name: str, message: str) -> WireError:
+    """Make the 400 for a parameter that cannot be taken."""
+    errors = [(f"/query/{name[:64]}", message)]
+    detail = "The query has a parameter that cannot be taken."
+    return WireError("bad_query", detail, errors)
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that `body` is.
+
+    Raises:
+        WireError: 400 for anything else.
+    """
+    if not body:
+        raise _refused("empty_body", "The body is empty.")
+    _check_containers(body)
+    value = _decode(_text(body))
+    if not isinstance(value, dict):
+        raise _refused("not_an_object", "The body must be a JSON object.")
+    return value
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8")  # keeps a byte order mark, which is no JSON
+    except UnicodeDecodeError as error:
+        detail = f"The body is not UTF-8 (at byte {error.start})."
+        raise _refused("invalid_utf8", detail) from None
+
+
+def _check_containers(body: bytes) -> None:
+    """Refuse deep nesting before a recursive parser sees it, and too many at all."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS)
+    depth = 0
+    for bracket in brackets[: 2 * MAX_CONTAINERS]:
+        depth += 1 if bracket in _OPENING else -1
+        if depth > MAX_DEPTH:
+            detail = f"The body nests deeper than {MAX_DEPTH}."
+            raise _refused("too_deep", detail)
+    if len(brackets) > 2 * MAX_CONTAINERS:
+        detail = f"The body has more than {MAX_CONTAINERS} arrays and objects."
+        raise _refused("too_many_values", detail)
+
+
+def _decode(text: str) -> Any:
+    try:
+        value = _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        detail = f"The body is not JSON: {error.msg} (at character {error.pos})."
+        raise _refused("invalid_json", detail) from None
+    except ValueError:  # CPython's limit of 4300 digits in an integer
+        raise _number_refused() from None
+    if _SUSPECT.search(text):
+        _check_texts(value, "")
+    return value
+
+
+def _check_texts(value: Any, pointer: str) -> None:
+    # A pointer is made for what is refused or goes deeper, not for a million numbers.
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if _UNSTORABLE.search(name):
+                raise _text_refused(pointer)
+            if _is_suspect(member):
+                _check_member(member, f"{pointer}/{_escaped(name)}")
+    elif isinstance(value, list):
+        for place, member in enumerate(value):
+            if _is_suspect(member):
+                _check_member(member, f"{pointer}/{place}")
+
+
+def _is_suspect(member: Any) -> bool:
+    if isinstance(member, str):
+        return _UNSTORABLE.search(member) is not None
+    return isinstance(member, (dict, list))
+
+
+def _check_member(member: Any, pointer: str) -> None:
+    if isinstance(member, str):
+        raise _text_refused(pointer)
+    _check_texts(member, pointer)
+
+
+def _text_refused(pointer: str) -> WireError:
+    message = "has U+0000 or half of a surrogate pair"
+    detail = "The body has text that cannot be stored."
+    return _refused("invalid_text", detail, (pointer, message))
+
+
+def _escaped(name: str) -> str:
+    # RFC 6901 § 3; cut, since an answer echoes little of what came in.
+    return name[:64].replace("~", "~0").replace("/", "~1")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _refused("duplicate_key", "An object of the body has a name twice.")
+    return members
+
+
+def _real(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise _number_refused()
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise _refused("invalid_json", f"{name} is not JSON.")
+
+
+def _number_refused() -> WireError:
+    return _refused("invalid_number", "The body has a number out of range.")
+
+
+def _refused(code: str, detail: str, *errors: tuple[str, str]) -> WireError:
+    return WireError(code, detail, errors)
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_members,
+    parse_float=_real,
+    parse_constant=_constant,
+)

@@ -9,13 +9,12 @@ from contextlib import AsyncExitStack
 
 import click
 
-from viva_server.checks import Check
 from viva_server.commands.machine import check_machine
 from viva_server.commands.model import check_model
 from viva_server.commands.opening import find_dsn
 from viva_server.config import Config
 from viva_server.errors import ConfigError, EmbeddedPostgresError, StoreError
-from viva_server.store.checks import check_database
+from viva_server.store.checks import Check, check_database
 from viva_server.store.db import Database
 from viva_server.whatsapp.evolution.doctor import check_evolution
 

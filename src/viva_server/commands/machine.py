@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from viva_server.api.limits import refuse_without_c_parser
-from viva_server.checks import Check
 from viva_server.config import Config
 from viva_server.errors import ConfigError
 from viva_server.responders import SystemPrompt
+from viva_server.store.checks import Check
 
 _FILES_OF_A_REPLY = 2  # a reader's socket and the model's
 _OTHER_FILES = 100

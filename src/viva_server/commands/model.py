@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from viva_server.checks import Check
 from viva_server.config import Config
 from viva_server.errors import ConfigError, RefusedError, ResponderError
 from viva_server.responders import (
@@ -15,6 +14,7 @@ from viva_server.responders import (
     OpenAIResponder,
     model_session,
 )
+from viva_server.store.checks import Check
 
 _NAME = "model"
 _SECONDS = 60.0

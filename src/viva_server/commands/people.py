@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from viva_server.api.identity import generated_secret
+from viva_server.api.request import generated_secret
 from viva_server.config import Config
 from viva_server.store.audit import person_hmac
 from viva_server.store.people import Person

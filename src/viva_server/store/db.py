@@ -86,6 +86,7 @@ class Database(Statements):
 
         A statement that still runs after `within_seconds` fails, its outcome unknown.
         """
+        self._tasks.expect_end()
         await self._pool.close(within_seconds)
         await self._tasks.end_all(ENDING_SECONDS)
 

@@ -101,6 +101,7 @@ class Connection(Statements):
 
     async def close(self) -> None:
         """Close it at once; what runs on it fails, its outcome unknown."""
+        self._tasks.expect_end()
         self._link.close()
         await self._tasks.end_all(ENDING_SECONDS)
 

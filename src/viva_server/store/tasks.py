@@ -18,6 +18,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._is_closing = False
 
     def start(self, work: Coroutine[Any, Any, _Value]) -> asyncio.Task[_Value]:
         """Start a task that goes on when nobody waits for it."""
@@ -40,8 +41,12 @@ class Tasks:
                 caller = asyncio.current_task()
                 if caller is not None and not caller.cancelling():
                     raise StoreUnavailableError(outcome_unknown=True) from None
-            task.add_done_callback(_log_failure)
+            task.add_done_callback(self._log_failure)
             raise
+
+    def expect_end(self) -> None:
+        """From here on a failure that nobody waits for is part of a stop."""
+        self._is_closing = True
 
     async def end_all(self, within_seconds: float) -> None:
         """Wait for what is running, cancel what takes longer, wait for its end."""
@@ -51,6 +56,12 @@ class Tasks:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+    def _log_failure(self, task: asyncio.Task[Any]) -> None:
+        # Looked at in every case, else asyncio tells of it.
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._is_closing:
+            _logger.warning("a statement failed after its caller had left: %s", error)
 
 
 async def end_task(task: asyncio.Task[Any], within_seconds: float = 0.0) -> None:
@@ -76,8 +87,3 @@ async def end_task(task: asyncio.Task[Any], within_seconds: float = 0.0) -> None
         raise cancelled
     if not task.cancelled():
         task.result()
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _logger.warning("a statement failed after its caller had left: %s", error)

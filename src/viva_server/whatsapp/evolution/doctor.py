@@ -15,9 +15,9 @@ import msgspec
 from multidict import CIMultiDict
 from yarl import URL
 
-from viva_server.checks import Check
 from viva_server.config import Config
 from viva_server.errors import EvolutionError
+from viva_server.store.checks import Check
 from viva_server.whatsapp.events.json_values import (
     Object,
     as_flag,
