@@ -8,10 +8,11 @@ CREATE SCHEMA viva;
 -- FOR KEY SHARE and finds it alive, or writes nothing: that is the fence.
 CREATE TABLE viva.processes (
     id uuid CONSTRAINT processes_pkey PRIMARY KEY,
-    -- The session-level advisory lock that the process holds while it lives.
-    lock_key bigint NOT NULL,
+    -- The session-level advisory lock that the process holds while it lives, another one
+    -- on each connection. Null: it has none, behind a pooler that takes sessions away.
+    lock_key bigint,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Heartbeat, every 0.5 s.
+    -- Heartbeat, every 0.5 s. Others compare it for being another, with no clock.
     beat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Set once, by another process that has closed this one's replies. Never unset.
     dead_at timestamptz,
@@ -19,7 +20,14 @@ CREATE TABLE viva.processes (
     version text NOT NULL DEFAULT '',
     host text NOT NULL DEFAULT '',
     pid integer NOT NULL DEFAULT 0,
-    readers integer NOT NULL DEFAULT 0
+    readers integer NOT NULL DEFAULT 0,
+    -- The other half of the heartbeat, for a clock that stands still.
+    beats bigint NOT NULL DEFAULT 0,
+    -- Who declared it dead, and how: it stood still and its lock was free (fast), it
+    -- stood still for long (slow), or whoever started PostgreSQL found its row (found).
+    dead_by uuid,
+    verdict text CONSTRAINT processes_verdict_check
+        CHECK (verdict IN ('fast', 'slow', 'found'))
 );
 
 -- A person is (channel, person): web and the JWT's sub, or whatsapp and instance/phone.
@@ -93,7 +101,8 @@ CREATE TABLE viva.live_replies (
 CREATE INDEX live_replies_owner_idx ON viva.live_replies (owner);
 CREATE INDEX live_replies_person_idx ON viva.live_replies (channel, person);
 
--- Processes with readers of a reply that another process owns, renewed each second.
+-- Processes with readers of a reply that another process owns, renewed each second. A
+-- row counts while its process lives.
 CREATE TABLE viva.far_readers (
     message_id uuid NOT NULL CONSTRAINT far_readers_reply_fkey
         REFERENCES viva.live_replies ON DELETE CASCADE,
@@ -110,6 +119,24 @@ CREATE TABLE viva.journal (
     text text NOT NULL,
     CONSTRAINT journal_pkey PRIMARY KEY (message_id, start)
 );
+
+-- The committed text of a live reply behind `known` characters, up to the first hole: a
+-- failover may have lost what stood there, and text behind it belongs elsewhere.
+CREATE FUNCTION viva.journal_text(reply uuid, known integer) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(string_agg(c.text, '' ORDER BY c.start), '')
+    FROM (
+        SELECT
+            j.start,
+            j.text,
+            known + sum(length(j.text)) OVER (ORDER BY j.start) - length(j.text)
+                AS whole_until
+        FROM viva.journal AS j
+        WHERE j.message_id = reply AND j.start >= known
+    ) AS c
+    WHERE c.start = c.whole_until
+$$;
 
 -- A person's Idempotency-Key belongs to one reply as long as that message exists.
 CREATE TABLE viva.idempotency_keys (
@@ -190,7 +217,7 @@ CREATE TABLE viva.whatsapp_chats (
     due_at timestamptz,
     -- A chat that never falls silent is answered all the same: not pushed on beyond this.
     latest_at timestamptz,
-    -- The process that works on it; burying it gives the chat back.
+    -- The process that works on it; declaring it dead gives the chat back.
     owner uuid,
     -- Handover: somebody answers by hand until then; the message that began it was sent then.
     paused_until timestamptz,

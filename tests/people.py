@@ -80,13 +80,12 @@ def add_replaced(url: str, session_id: str, text: str, replies: int = 1) -> None
 
 
 def add_live_reply(url: str, person: str, session_id: str, text: str) -> str:
-    """Add a live reply of a process that is silent since long; give its id."""
+    """Add a live reply of a process that does nothing more; give its id."""
     owner, message_id = new_id(), new_id()
     run_sql(
         url,
         f"""
-        INSERT INTO viva.processes (id, lock_key, beat_at)
-        VALUES ('{owner}', 77, now() - interval '1 hour');
+        INSERT INTO viva.processes (id, lock_key) VALUES ('{owner}', 77);
         UPDATE viva.sessions SET message_count = message_count + 1
         WHERE id = '{session_id}';
         INSERT INTO viva.messages (session_id, seq, id, role, content, status)
@@ -135,8 +134,7 @@ def add_process(url: str) -> str:
     process_id = new_id()
     run_sql(
         url,
-        "INSERT INTO viva.processes (id, lock_key, beat_at)"
-        f" VALUES ('{process_id}', 78, now() + interval '1 hour')",
+        f"INSERT INTO viva.processes (id, lock_key) VALUES ('{process_id}', 78)",
     )
     return process_id
 
@@ -205,12 +203,10 @@ def dump(url: str) -> str:
     return result.stdout
 
 
-async def erase(
-    database: Database, subject: Subject, *, sole: bool = False
-) -> dict[str, int]:
+async def erase(database: Database, subject: Subject) -> dict[str, int]:
     """Erase a person under all known addresses; give how much it was."""
     whole = await with_addresses(database, subject)
-    erasure = Erasure(database, whole, sole=sole, advance=lambda _: None)
+    erasure = Erasure(database, whole, advance=lambda _: None)
     await erasure.run()
     return erasure.counts
 

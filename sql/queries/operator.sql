@@ -13,6 +13,8 @@ SELECT
         AS double precision
     ) AS silent_seconds,
     p.dead_at,
+    p.dead_by,
+    p.verdict,
     p.readers,
     (
         SELECT CAST(count(*) AS integer) FROM viva.live_replies AS l
@@ -33,10 +35,8 @@ SELECT
     l.left_at,
     (
         SELECT CAST(count(*) AS integer) FROM viva.far_readers AS f
-        WHERE
-            f.message_id = l.message_id
-            AND f.seen_at
-            > clock_timestamp() - make_interval(secs => :far_reader_seconds)
+        INNER JOIN viva.processes AS p ON p.id = f.process_id AND p.dead_at IS NULL
+        WHERE f.message_id = l.message_id
     ) AS far_processes
 FROM (
     SELECT * FROM viva.live_replies ORDER BY message_id LIMIT :rows

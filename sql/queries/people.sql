@@ -63,12 +63,7 @@ SELECT
     m.id,
     m.role,
     CASE
-        WHEN m.status = 'streaming'
-            THEN (
-                SELECT COALESCE(string_agg(j.text, '' ORDER BY j.start), '')
-                FROM viva.journal AS j
-                WHERE j.message_id = m.id
-            )
+        WHEN m.status = 'streaming' THEN viva.journal_text(m.id, 0)
         ELSE m.content
     END AS content,
     m.mode,

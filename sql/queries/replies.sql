@@ -48,13 +48,12 @@ SELECT
     live.left_at IS NULL
     OR EXISTS (
         SELECT FROM viva.far_readers AS f
-        WHERE
-            f.message_id = live.message_id
-            AND f.seen_at
-            > clock_timestamp() - make_interval(secs => :far_reader_seconds)
+        INNER JOIN viva.processes AS p ON p.id = f.process_id AND p.dead_at IS NULL
+        WHERE f.message_id = live.message_id
     ) AS live_is_read,
     k.message_id AS key_message_id,
-    k.body_sha256 = CAST(:body_sha256 AS bytea) AS same_body
+    k.body_sha256 = CAST(:body_sha256 AS bytea) AS same_body,
+    live.owner AS live_owner
 FROM (VALUES (1)) AS one
 LEFT JOIN wanted AS w ON TRUE
 LEFT JOIN viva.messages AS newest
@@ -277,9 +276,22 @@ touched AS (
     WHERE s.id = c.session_id
 )
 
-SELECT me.id, c.id AS message_id
+-- What was closed before, by a try whose answer was lost, is stored as well. A row that is
+-- neither is gone: a failover lost it.
+SELECT me.id, s.id AS message_id
 FROM me
-LEFT JOIN closed AS c ON TRUE;
+LEFT JOIN (
+    SELECT c.id FROM closed AS c
+    UNION ALL
+    SELECT m.id
+    FROM viva.messages AS m
+    WHERE
+        m.id = ANY(
+            SELECT CAST(c.fields ->> 0 AS uuid)
+            FROM jsonb_array_elements(CAST(:replies AS jsonb)) AS c (fields)
+        )
+        AND m.status <> 'streaming'
+) AS s ON TRUE;
 
 -- name: load_reply
 -- One reply as stored, of one person; a live one with the text committed so far.
@@ -294,12 +306,7 @@ SELECT
     s.message_count,
     l.owner,
     CASE
-        WHEN m.status = 'streaming'
-            THEN (
-                SELECT COALESCE(string_agg(j.text, '' ORDER BY j.start), '')
-                FROM viva.journal AS j
-                WHERE j.message_id = m.id
-            )
+        WHEN m.status = 'streaming' THEN viva.journal_text(m.id, 0)
         ELSE m.content
     END AS text,
     (
@@ -332,12 +339,7 @@ SELECT
     m.error_is_final,
     s.message_count,
     CASE
-        WHEN m.status = 'streaming'
-            THEN (
-                SELECT COALESCE(string_agg(j.text, '' ORDER BY j.start), '')
-                FROM viva.journal AS j
-                WHERE j.message_id = m.id AND j.start >= c.known
-            )
+        WHEN m.status = 'streaming' THEN viva.journal_text(m.id, c.known)
         ELSE substr(m.content, c.known + 1)
     END AS text
 FROM
@@ -355,17 +357,15 @@ WHERE message_id = CAST(:message_id AS uuid)
 RETURNING owner;
 
 -- name: load_requests
--- What other processes want of this owner's replies: ends asked for, far readers.
+-- What other processes want of this owner's replies: ends asked for, remote readers.
 SELECT
     l.message_id,
     l.end_requested,
     EXISTS (
         SELECT FROM viva.far_readers AS f
-        WHERE
-            f.message_id = l.message_id
-            AND f.seen_at
-            > clock_timestamp() - make_interval(secs => :far_reader_seconds)
-    ) AS is_read_far
+        INNER JOIN viva.processes AS p ON p.id = f.process_id AND p.dead_at IS NULL
+        WHERE f.message_id = l.message_id
+    ) AS is_read_remotely
 FROM viva.live_replies AS l
 WHERE
     l.owner = CAST(:owner AS uuid)
@@ -385,7 +385,8 @@ FROM
 WHERE l.message_id = e.message_id AND l.owner = CAST(:owner AS uuid);
 
 -- name: renew_far_readers
--- Say that this process has readers of these replies of others.
+-- Say that this process has readers of these replies of others. The time is read by the
+-- version before.
 INSERT INTO viva.far_readers (message_id, process_id)
 SELECT l.message_id, CAST(:process_id AS uuid)
 FROM viva.live_replies AS l

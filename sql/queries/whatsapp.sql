@@ -1,7 +1,7 @@
 -- A WhatsApp chat's work: claimed, turned into a turn, run, given back.
 
 -- name: claim_chats
--- Take chats whose time has come; each has one owner, which burying takes it from.
+-- Take chats whose time has come; each has one owner, until that is declared dead.
 WITH me AS (
     SELECT id FROM viva.processes
     WHERE id = CAST(:owner AS uuid) AND dead_at IS NULL
@@ -274,9 +274,16 @@ put AS (
     ORDER BY a.id, p.part
 )
 
-SELECT me.id, c.id AS message_id
+SELECT me.id, s.id AS message_id
 FROM me
-LEFT JOIN closed AS c ON TRUE;
+LEFT JOIN (
+    SELECT c.id FROM closed AS c
+    UNION ALL
+    SELECT m.id
+    FROM viva.messages AS m
+    WHERE
+        m.id = ANY(SELECT g.message_id FROM given AS g) AND m.status <> 'streaming'
+) AS s ON TRUE;
 
 -- name: end_turn
 -- End a turn without a reply, with a fixed text to be sent if there is one; no row: not this owner's.

@@ -11,6 +11,7 @@ from viva_server._version import __version__
 from viva_server.commands.doctor import doctor_command
 from viva_server.commands.erase import erase_command
 from viva_server.commands.export import export_command
+from viva_server.commands.processes import processes_command
 from viva_server.commands.purge import purge_command
 from viva_server.commands.running import log_to_stderr, run
 from viva_server.commands.webhook import webhook
@@ -108,6 +109,7 @@ for command in (
     doctor_command,
     erase_command,
     export_command,
+    processes_command,
     purge_command,
     webhook,
     worker_command,

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from viva_server.chat.counters import TOKEN_KINDS
 from viva_server.logs import dropped_lines
 from viva_server.services import Services
+from viva_server.store.processes import VerdictKind
 from viva_server.tallies import Buckets, SendKind, TurnOutcome
 from viva_server.words import FinishReason
 
@@ -99,11 +100,6 @@ _COUNTERS = (
         lambda s: s.runtime.counters.resumes,
     ),
     _Single(
-        "viva_dead_owners_closed",
-        "Dead processes whose replies this process has closed.",
-        lambda s: s.runtime.recovery.buried,
-    ),
-    _Single(
         "viva_dead_replies_closed",
         "Replies of dead processes that this process has closed.",
         lambda s: s.runtime.recovery.closed,
@@ -131,6 +127,13 @@ _COUNTERS = (
 )
 
 _LABELLED = (
+    _Labelled(
+        "viva_dead_owners_closed",
+        "Dead processes whose replies this process has closed.",
+        ("verdict",),
+        lambda s: s.runtime.recovery.dead,
+        get_args(VerdictKind),
+    ),
     _Labelled(
         "viva_replies_ended",
         "Replies that this process has closed.",

@@ -55,12 +55,10 @@ class Services:
         self.config = config
         self._respond = respond
         self._embedded = _embedded_postgres(config)
-        # With a database of its own, no other process can use it.
-        is_sole = self._embedded is not None
         self.database = Database(
             self._embedded.dsn if self._embedded else config.database_url or ""
         )
-        self.runtime = Runtime(config, self.database, sole=is_sole)
+        self.runtime = Runtime(config, self.database)
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
         self.inbox = Inbox(
@@ -96,6 +94,8 @@ class Services:
             await self._open_database(stack)
             await self._see_to_schema()
             responder = self._respond or await self._own_responder(stack)
+            if self._embedded is not None:  # started here, so nobody else can live
+                await self.runtime.recovery.close_found()
             await self.runtime.start()
             stack.push_async_callback(self.runtime.stop)
             self.retention.start()

@@ -303,9 +303,37 @@ def test_a_purge_says_what_it_removed(database_url: str) -> None:
     assert count(database_url, "sessions") == 1
 
 
-@pytest.mark.parametrize("name", ["export", "erase", "purge"])
+def test_processes_says_who_was_declared_dead_by_whom(database_url: str) -> None:
+    living, dead = (
+        "01a23185-0f3a-7648-97e9-7ad8ec39bb40",
+        "01a23184-b6cf-77b8-aac6-5339fd24d1c9",
+    )
+    run_sql(
+        database_url,
+        "INSERT INTO viva.processes (id, lock_key, host, pid, version) VALUES"
+        f" ('{living}', 1, 'vps-1', 11, '0.1.0'), ('{dead}', 2, 'vps-2', 22, '0.1.0');"
+        "UPDATE viva.processes SET dead_at = now(), verdict = 'fast',"
+        f" dead_by = '{living}' WHERE pid = 22",
+    )
+
+    lines = run("processes", settings=given(database_url)).stdout.splitlines()
+
+    assert len(lines) == 3
+    assert lines[0].startswith("id ")
+    (one,) = [line for line in lines if line.startswith(living)]
+    assert "vps-1" in one
+    assert "beat " in one
+    (other,) = [line for line in lines if line.startswith(dead)]
+    assert other.endswith(f"(fast, by {living})")
+
+    as_json = run("processes", "--json", settings=given(database_url)).stdout
+    verdicts = {p["id"]: p["verdict"] for p in map(json.loads, as_json.splitlines())}
+    assert verdicts == {living: None, dead: "fast"}
+
+
+@pytest.mark.parametrize("name", ["export", "erase", "purge", "processes"])
 def test_a_database_that_is_away_is_one_line(name: str) -> None:
-    who = () if name == "purge" else ("--user", "ana")
+    who = () if name in {"purge", "processes"} else ("--user", "ana")
     yes = ("--yes",) if name == "erase" else ()
     url = "postgresql://nobody:sesame@127.0.0.1:1/x"
 

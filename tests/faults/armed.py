@@ -28,7 +28,7 @@ from viva_server.errors import StoreUnavailableError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PLACES = ("start_reply", "append_chunks", "close_replies", "bury")
+_PLACES = ("start_reply", "append_chunks", "close_replies", "close_dead")
 POINTS = (
     *(f"{place}.{when}" for place in _PLACES for when in ("before", "during", "after")),
     "accepted.written",
@@ -102,7 +102,7 @@ def arm(specs: list[str]) -> None:
         (starting, "start_reply"),
         (journal, "append_chunks"),
         (journal, "close_replies"),
-        (recovery, "bury"),
+        (recovery, "close_dead"),
     ):
         vars(module)[place] = at(place, getattr(module, place))
     web.StreamResponse.write = _writing(web.StreamResponse.write)  # type: ignore[method-assign,assignment]

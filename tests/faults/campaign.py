@@ -28,6 +28,7 @@ from typing import Any
 
 from tests.fakes.model import FakeModel
 from tests.faults import (
+    cuts,
     dying,
     large_bodies,
     leaving,
@@ -41,6 +42,7 @@ from tests.faults.armed import POINTS
 from tests.faults.client import Stream
 from tests.faults.fleet import Fleet, fleet_of
 from tests.faults.injection import FAULTS
+from tests.faults.proxy import Mode
 from tests.faults.site import FaultyPostgres, is_isolated, isolate
 from tests.postgres import PostgresServer, data_folder
 
@@ -106,7 +108,7 @@ async def kill_random(world: World) -> Figures:
 
 async def kill_points(world: World) -> Figures:
     """kill -9 at every named point, `--kills` / 20 times each."""
-    points = [point for point in POINTS if not point.startswith("bury")]
+    points = [point for point in POINTS if not point.startswith("close_dead")]
     trials, slowest = 0, 0.0
     for _ in range(max(1, world.kills // 20)):
         for begin in range(0, len(points), 4):
@@ -119,14 +121,14 @@ async def kill_points(world: World) -> Figures:
     return {"points": len(points), "trials": trials, "take_over_max_s": slowest}
 
 
-async def kill_burying(world: World) -> Figures:
-    """kill -9 of a process that buries another, before, in and after its commit."""
+async def kill_closing_dead(world: World) -> Figures:
+    """kill -9 of a process that closes a dead one, before, in and after its commit."""
     slowest, trials = 0.0, 0
     for _ in range(5):
         for moment in ("before", "during", "after"):
             async with world.fleet() as (fleet, model):
                 model.scripts = [dying.SHORT_REPLY]
-                figures = await dying.killed_while_burying(fleet, model, moment)
+                figures = await dying.killed_while_closing(fleet, model, moment)
             slowest, trials = max(slowest, figures["take_over_s"]), trials + 1
     return {"trials": trials, "take_over_max_s": slowest}
 
@@ -197,6 +199,16 @@ async def away_40(world: World) -> Figures:
 async def lost_connections(world: World) -> Figures:
     async with world.fleet() as (fleet, model):
         return await outage.loses_connections(fleet, model, times=20)
+
+
+async def all_are_cut_20(world: World) -> Figures:
+    """Reset and refused, or dropped, for 20 s; each comes back when a TCP would."""
+    figures: Figures = {}
+    modes: tuple[Mode, ...] = ("refuse", "drop")
+    for mode in modes:
+        with world.postgres.database() as dsn:
+            figures[mode] = await cuts.all_are_cut(dsn, mode, 20.0, retransmits=True)
+    return figures
 
 
 async def stopped_while_away(world: World) -> Figures:
@@ -283,7 +295,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
         standby_promoted,
         purged_in_a_cut,
         kill_points,
-        kill_burying,
+        kill_closing_dead,
         frozen,
         sigterm,
         sigterm_stalled,
@@ -292,6 +304,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Figures]]] = {
         away_5,
         away_40,
         lost_connections,
+        all_are_cut_20,
         stopped_while_away,
         leavers_0,
         leavers_30,

@@ -46,16 +46,16 @@ _SIGKILLED = -signal.SIGKILL
 async def killed_at_random(
     fleet: Fleet, model: FakeModel, *, kills: int, persons: int = 80
 ) -> Figures:
-    """kill -9 at random times, under `persons` streams on two servers."""
+    """kill -9 at random times, under `persons` streams on three servers."""
     model.scripts = [Script(tokens=25, interval_ms=80)]
     history, slowest, declared = History(), [], []
-    await fleet.start(2)
-    await fleet.may_judge()
+    await fleet.start(3)
     async with Crowd(history, lambda: fleet.running, persons) as crowd:
         await crowd.all_have_text()
         for _ in range(kills):
-            await asyncio.sleep(random.uniform(0, 0.8))
             victim = random.choice(fleet.running)
+            await fleet.may_judge(but=victim)
+            await asyncio.sleep(random.uniform(0, 0.8))
             owner = victim.owner
             victim.signal(signal.SIGKILL)
             killed_at = time.time()
@@ -154,13 +154,13 @@ async def _replaced(heir: Server, victim: Server, user: str) -> None:
     assert again.text.startswith(cut.text), "shown and not kept"
 
 
-async def killed_while_burying(
+async def killed_while_closing(
     fleet: Fleet, model: FakeModel, moment: str, *, persons: int = 10
 ) -> Figures:
     """The process that closes a dead one's replies is killed at it."""
     history = History()
     (first,) = await fleet.start(1)
-    (second,) = await fleet.start(1, armed=[f"bury.{moment}:kill"])
+    (second,) = await fleet.start(1, armed=[f"close_dead.{moment}:kill"])
     await fleet.may_judge()
     async with Crowd(history, lambda: fleet.running, persons, questions=1) as crowd:
         await crowd.all_have_text()
@@ -169,7 +169,7 @@ async def killed_while_burying(
         await fleet.start(1)
         took = await taken_over(fleet.dsn, first.owner)
         took = max(took, await taken_over(fleet.dsn, second.owner))
-    assert "FAILPOINT bury" in second.log
+    assert "FAILPOINT close_dead" in second.log
     verdict = await judge(fleet, model, history, least_done=1)
     return {"take_over_s": round(took, 2), **verdict.figures}
 
@@ -191,8 +191,8 @@ async def frozen(
     readers = [asyncio.create_task(read_all(stream)) for stream in streams]
     await asyncio.sleep(0.5)
     first.signal(signal.SIGSTOP)
-    buried = await taken_over(fleet.dsn, first.owner)
-    await asyncio.sleep(max(0.0, seconds - buried))
+    closed = await taken_over(fleet.dsn, first.owner)
+    await asyncio.sleep(max(0.0, seconds - closed))
     before = sorted(dump(fleet.dsn), key=lambda m: m.id)
     assert {m.finish_reason for m in before if m.role == "assistant"} == {"crashed"}
     first.signal(signal.SIGCONT)
@@ -215,7 +215,7 @@ async def frozen(
     assert second.is_running
     return {
         "streams": persons,
-        "closed_by_another_after_s": round(buried, 2),
+        "closed_by_another_after_s": round(closed, 2),
         "readers_cut_after_thaw_s": round(cut, 2),
         "new_reply_after_thaw_s": round(served - thawed, 2),
     }

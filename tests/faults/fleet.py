@@ -26,6 +26,7 @@ SECRET = "a secret of the fault tests that is long enough for HS256"
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 40.0
 _POLL_SECONDS = 0.02
+_START_TO_JUDGE_SECONDS = 5.2
 _LISTENING = re.compile(r"Listening on http://[^\s:]+:(\d+)")
 
 
@@ -61,6 +62,7 @@ class Server:
         self.name = name
         self.log_file = folder / f"{name}.log"
         self.port = 0
+        self.listens_since = 0.0
         self.owner = ""
         """The id under which it first registered, as its fleet learnt it."""
         self.settings = {"VIVA_PORT": "0", **settings}
@@ -125,6 +127,7 @@ class Server:
         while self.is_running and time.monotonic() < until:
             if found := _LISTENING.search(self.log[known:]):
                 self.port = int(found[1])
+                self.listens_since = time.monotonic()
                 return
             await asyncio.sleep(_POLL_SECONDS)
         raise RuntimeError(f"{self.name} does not listen: {self.log[known:][-2000:]}")
@@ -225,11 +228,11 @@ class Fleet:
     def running(self) -> list[Server]:
         return [server for server in self.servers if server.is_running]
 
-    async def may_judge(self) -> None:
-        """Wait until the database runs for so long that a death is judged at once."""
-        young = "SELECT pg_postmaster_start_time() > now() - interval '15.2 seconds'"
-        while run_sql(self.dsn, young)[0][0]:
-            await asyncio.sleep(0.1)
+    async def may_judge(self, but: Server | None = None) -> None:
+        """Wait until a server, other than `but`, has run for so long that it judges."""
+        judges = [server for server in self.running if server is not but]
+        first = min(server.listens_since for server in judges)
+        await asyncio.sleep(first + _START_TO_JUDGE_SECONDS - time.monotonic())
 
     def close(self) -> None:
         """End all servers that still run."""

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from viva_server.api import request
-from viva_server.chat import ownership, presence
+from viva_server.chat import failure_detector, presence
+from viva_server.chat.failure_detector import Limits
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
 from viva_server.store import processes, queries
@@ -64,8 +65,8 @@ def lose_last_chunk() -> None:
 
 def short_times() -> None:
     """No defect: the waits that a suite cannot afford, shorter by five or more."""
-    processes.FROZEN_SECONDS = 3.0
-    vars(ownership)["FROZEN_SECONDS"] = 3.0
+    limits = Limits(slow_beats=6, start_seconds=1.0, settle_seconds=3.0)
+    vars(failure_detector)["LIMITS"] = limits
     vars(presence)["AWAY_SECONDS"] = 4.0
     defaults = presence.Presence.__init__.__kwdefaults__
     assert defaults is not None, "the keep-alive has a default"

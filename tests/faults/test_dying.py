@@ -44,7 +44,7 @@ async def test_kill_9_while_a_reply_is_replaced_loses_neither(
 async def test_who_is_killed_while_it_buries_another_is_buried_as_well(
     fleet: Fleet, model: FakeModel
 ) -> None:
-    await dying.killed_while_burying(fleet, model, "during")
+    await dying.killed_while_closing(fleet, model, "during")
 
 
 async def test_a_process_that_wakes_after_its_death_writes_nothing_and_starts_anew(

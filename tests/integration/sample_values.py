@@ -44,9 +44,7 @@ VALUES: dict[str, object] = {
     "end_requested": "stopped",
     "error": "upstream_error",
     "expected_count": 0,
-    "far_reader_seconds": 3.0,
     "finish_reason": "crashed",
-    "frozen_seconds": 15.0,
     "greeting_seconds": 3.0,
     "handover_seconds": 1800.0,
     "history_chars": 60_000,
@@ -59,10 +57,11 @@ VALUES: dict[str, object] = {
     "instances": ["loja"],
     "jid": "1@s.whatsapp.net",
     "jids": ["5511988887777@s.whatsapp.net"],
+    "judge_id": ID,
+    "keeps_key": True,
     "key": "a-key",
     "key_seconds": 86400.0,
     "known": [0],
-    "late_seconds": 1.0,
     "lid": "1@lid",
     "lid_person": "loja/1@lid",
     "live_limit": 4,
@@ -97,7 +96,6 @@ VALUES: dict[str, object] = {
     "session_id": ID,
     "settle_seconds": 60.0,
     "skipped": 0,
-    "sole": False,
     "spoken_at": 1.5,
     "state": "dead",
     "statement_timeout_ms": 6000,
@@ -108,12 +106,23 @@ VALUES: dict[str, object] = {
     "turn_id": ID,
     "turn_ids": [ID],
     "user_message_id": ID,
+    "value": "1/1.5",
+    "verdict": "fast",
     "version": "1.2.3",
     "why_not": "old",
     "window_seconds": 600.0,
 }
 
 NULLABLE = frozenset(
-    {"again_seconds", "error", "key", "mode", "person_hmac", "session_id", "text"}
+    {
+        "again_seconds",
+        "error",
+        "judge_id",
+        "key",
+        "mode",
+        "person_hmac",
+        "session_id",
+        "text",
+    }
 )
 """What may be NULL, or an array of NULL alone."""

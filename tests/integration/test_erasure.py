@@ -15,6 +15,7 @@ from tests.people import (
     erase,
 )
 from tests.postgres import run_sql
+from viva_server.chat.recovery import recovering
 from viva_server.store.db import Database
 from viva_server.store.erasure import Erasure
 from viva_server.store.subjects import web_subject
@@ -45,8 +46,8 @@ async def test_a_live_reply_of_a_dead_process_is_closed_first(
     [session] = add_sessions(database_url, "ana", messages=1)
     add_live_reply(database_url, "ana", session, _CANARY)
 
-    # Just after a start of PostgreSQL nobody but the only user may judge.
-    await erase(database, web_subject("ana"), sole=True)
+    async with recovering(database, is_alone=True):
+        await erase(database, web_subject("ana"))
 
     assert all(count(database_url, table) == 0 for table in TABLES)
 
@@ -57,7 +58,7 @@ async def test_a_session_whose_reply_began_just_now_is_left_until_it_is_stopped(
     [session] = add_sessions(database_url, "ana", messages=1)
     add_live_reply(database_url, "ana", session, "text")
     subject = web_subject("ana")
-    erasure = Erasure(database, subject, sole=False, advance=lambda _: None)
+    erasure = Erasure(database, subject, advance=lambda _: None)
 
     assert await erasure._remove_next_session(subject.person)
 

@@ -257,7 +257,7 @@ async def test_a_second_run_finds_the_lids_that_a_cut_one_had_left(
         run_sql(database_url, "DELETE FROM viva.inbox")
         await receive(database, of_a_person())
         try:
-            await Erasure(database, subject, sole=False, advance=cut).run()
+            await Erasure(database, subject, advance=cut).run()
         except InterruptedError:
             await erase(database, whatsapp_subject(f"loja/{PHONE}"))
         text = dump(database_url)

@@ -260,10 +260,20 @@ class Journal:
     async def _commit_closing(
         self, owner: str, closing: Closing, items: list[_Item]
     ) -> None:
-        async def store(statements: Statements, closed: Sequence[Any]) -> None:
-            await closing(statements, owner, list(closed))
+        gone: set[str] = set()
 
-        await self._commit(items, store, LiveReply.close_committed)
+        async def store(statements: Statements, closed: Sequence[Any]) -> None:
+            stored = await closing(statements, owner, list(closed))
+            gone.update({reply.message_id for reply in closed} - stored)
+
+        def closed_or_gone(reply: LiveReply, closed: Any) -> None:
+            if reply.message_id in gone:
+                logger.error("The row of message %s is gone", reply.message_id)
+                reply.drop()
+            else:
+                reply.close_committed(closed)
+
+        await self._commit(items, store, closed_or_gone)
 
     async def _commit(
         self,
@@ -345,7 +355,7 @@ class Journal:
         self._unstored.pop(reply.message_id, None)
         owner = self._owner()
         reply.drop()
-        # Else the collector of strays does it (`chat.runtime`).
+        # Else it is closed as an orphan (`chat.recovery`).
         with contextlib.suppress(StoreError):
             connection = await self._connected()
             await close_orphans(connection, owner, [reply.message_id], "crashed")

@@ -1,4 +1,4 @@
-"""That this process lives: its lock, its heartbeat, and what fencing means."""
+"""That this process lives: its lock, its heartbeat, its looks at the others."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-from viva_server.errors import StoreError
+from viva_server.chat.failure_detector import FailureDetector
+from viva_server.errors import StoreError, StoreUnavailableError
 from viva_server.ids import new_id
 from viva_server.store.db import Connection, Database
 from viva_server.store.processes import (
-    FROZEN_SECONDS,
     add_process,
     beat,
+    load_death,
+    look_at_processes,
     remove_process,
     take_lock,
 )
@@ -23,16 +26,28 @@ from viva_server.store.tasks import end_task
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5
-_AGAIN_SECONDS = 0.1
-"""After a beat that failed: with the connection its lock is gone, so time is short."""
+LOOK_SECONDS = 0.1
+"""Between two looks, and after a heartbeat that failed."""
+PATIENCE_SECONDS = 5.0
+"""For an answer; then another connection is made beside the silent one."""
+KEPT_SECONDS = 15.0
+"""For how long a silent connection is kept, since its lock says that this one lives."""
+
+SILENT_SECONDS = 1.5
+"""An owner that stood still for so long may be dead: ask again later."""
+_LEAVING_SECONDS = 1.0
+
+_Answer = TypeVar("_Answer")
 
 
 class Ownership:
     """The id under which this process owns replies, and a connection that shows it.
 
-    When another process has declared this one dead, everything owned under the old id
-    is given up (`on_fenced`), and the process goes on under a new id. `readers` tells
-    how many there are here; each heartbeat writes it down.
+    It beats twice a second, and on the same connection looks at the others ten times a
+    second; what it sees is in `detector`, and `some_dead` is set while somebody is dead
+    by that. When another process has declared this one dead, everything owned under
+    the old id is given up (`on_fenced`), and the process goes on under a new id at
+    once. `readers` tells how many there are here; each heartbeat writes it down.
     """
 
     def __init__(
@@ -46,31 +61,22 @@ class Ownership:
         self._readers = readers
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._holds_lock = False
-        self._is_registered = False
-        self._connected_at = 0.0
-        self.connects = 0
+        self._beat_due = 0.0
+        self._has_retaken = False
+        self._is_silent = False
+        self._dead_id: str | None = None
         self.fencings = 0
+        self.detector = FailureDetector()
+        self.some_dead = asyncio.Event()
         self._renew_identity()
 
     def _renew_identity(self) -> None:
         self.id = new_id()
-        self._lock_key = secrets.randbits(63)
         self._is_registered = False
-        self._holds_lock = False
-
-    @property
-    def may_judge(self) -> bool:
-        """Whether this process may call others dead.
-
-        Not within 15 s of its own reconnect: what cut it off, a failover for instance,
-        may have cut off the others too. The database adds the same for its own start.
-        """
-        now = asyncio.get_running_loop().time()
-        return self.connects == 1 or now - self._connected_at > FROZEN_SECONDS
+        self._beat_due = 0.0
 
     async def start(self) -> None:
-        """Register this process.
+        """Register this process and begin.
 
         Raises:
             StoreUnavailableError: the database cannot be reached.
@@ -78,8 +84,7 @@ class Ownership:
         # Again: a host may have forked since (gunicorn --preload), and two processes
         # must never share an id.
         self._renew_identity()
-        await self._connect()
-        await self._beat()
+        await self._step()
         self._task = asyncio.create_task(self._run(), name="viva heartbeat")
 
     async def stop(self) -> None:
@@ -95,52 +100,176 @@ class Ownership:
                 await self._leave(self._connection)
 
     async def _leave(self, connection: Connection) -> None:
-        with contextlib.suppress(StoreError):
-            await remove_process(connection, self.id)
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_LEAVING_SECONDS):
+                await remove_process(connection, self.id)
         await connection.close()
+
+    def is_silent(self, owner: str | None) -> bool:
+        """Whether another process has stood still for 1.5 s, by the looks from here."""
+        return self.detector.silent_seconds(owner or "") >= SILENT_SECONDS
 
     def fenced(self, owner: str) -> None:
         """Take note that the owner `owner` has been declared dead."""
         if owner != self.id:
             return
-        logger.error("This process was declared dead; it gives up its live replies")
         self.fencings += 1
+        self._dead_id = owner
         self._renew_identity()
+        logger.error(
+            "This process was declared dead; it gives up its live replies and goes on "
+            "as %s",
+            self.id,
+        )
         self._give_up()
 
     async def _run(self) -> None:
-        pause_seconds = BEAT_SECONDS
         while True:
-            await asyncio.sleep(pause_seconds)
+            await asyncio.sleep(LOOK_SECONDS)
             try:
-                await self._beat()
-                pause_seconds = BEAT_SECONDS
+                await self._step()
+                if self._is_silent:
+                    logger.warning("The heartbeat is back")
+                self._is_silent = False
             except StoreError as error:
-                if pause_seconds == BEAT_SECONDS:
+                if not self._is_silent:
                     logger.warning("No heartbeat: %s", error)
-                pause_seconds = _AGAIN_SECONDS
+                self._is_silent = True
+
+    async def _step(self) -> None:
+        """Beat, if it is time to, and look."""
+        if self._connection is None or self._connection.lost:
+            await self._connect()
+        began = _now()
+        if began >= self._beat_due:
+            await self._beat()
+            self._beat_due += BEAT_SECONDS
+            if self._beat_due <= began:  # late: none is made up for
+                self._beat_due = began + BEAT_SECONDS
+        await self._look()
 
     async def _beat(self) -> None:
-        connection = self._connection
-        if connection is None or connection.lost:
-            connection = await self._connect()
         if not self._is_registered:
-            self._holds_lock = await add_process(connection, self.id, self._lock_key)
-            self._is_registered = True
-            return
+            await self._register()
         # The journal may find out first: then the answer is about the id before.
         owner = self.id
-        if not await beat(connection, owner, self._readers()):
+        beating = beat(
+            self._open_connection(),
+            owner,
+            self._readers(),
+            keeps_key=not self.detector.is_pooled,
+        )
+        if not await self._answered(beating):
             self.fenced(owner)
-        elif not self._holds_lock:
-            self._holds_lock = await take_lock(connection, self._lock_key)
+            await self._register()
+            return
+        self.detector.beaten(_now())
+        if self._dead_id is not None:
+            await self._say_who_declared(self._dead_id)
 
-    async def _connect(self) -> Connection:
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
-            self._holds_lock = False
-        self._connection = await self._database.connect()
-        self.connects += 1
-        self._connected_at = asyncio.get_running_loop().time()
+    async def _look(self) -> None:
+        me, asked_at = self.id, _now()
+        seen = await self._answered(look_at_processes(self._open_connection()))
+        mine = next((each for each in seen if each.id == me), None)
+        if mine is None:
+            self.fenced(me)
+            await self._register()
+            return
+        self.detector.looked(asked_at, _now(), me, seen)
+        if mine.is_locked is False:
+            await self._retake_lock()
+        if self.detector.verdicts(_now()):
+            self.some_dead.set()
+
+    async def _retake_lock(self) -> None:
+        """Take the lock again that this connection should have.
+
+        It may have been given up with a connection that was about to take this one's
+        place. The second time it is a pooler's doing: see `FailureDetector.is_pooled`.
+        """
+        if self._has_retaken:
+            self.detector.is_pooled = True
+            return
+        self._has_retaken = True
+        taking = take_lock(self._open_connection(), self.id, _new_lock_key())
+        await self._answered(taking)
+
+    async def _register(self) -> None:
+        connection, me = self._open_connection(), self.id
+        if not await self._answered(add_process(connection, me, _new_lock_key())):
+            self.fenced(me)
+        self._is_registered = me == self.id
+
+    async def _say_who_declared(self, dead_id: str) -> None:
+        death = await self._answered(load_death(self._open_connection(), dead_id))
+        self._dead_id = None
+        if death is None:
+            logger.error("The row of process %s is lost", dead_id)
+        else:
+            logger.error(
+                "Process %s was declared dead by %s (%s)", dead_id, death.by, death.kind
+            )
+
+    def _open_connection(self) -> Connection:
+        if self._connection is None:
+            raise StoreUnavailableError("there is no connection for the heartbeat")
         return self._connection
+
+    async def _answered(self, statement: Coroutine[Any, Any, _Answer]) -> _Answer:
+        """Wait for an answer; while it stays out, make another connection beside.
+
+        The silent connection, and so its lock, stays until another one has taken its
+        place or its 15 s are over.
+
+        Raises:
+            StoreError: or one of its kinds; `StoreUnavailableError` also where another
+                connection has taken the place of the silent one.
+        """
+        running = asyncio.create_task(statement)
+        try:
+            await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+            if not running.done():
+                logger.warning("The heartbeat's connection is silent")
+                connecting = asyncio.create_task(self._connect_in_time())
+                await asyncio.wait(
+                    {running, connecting}, return_when=asyncio.FIRST_COMPLETED
+                )
+                await end_task(connecting)
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        return await running
+
+    async def _connect_in_time(self) -> None:
+        while True:
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._connect()
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _connect(self) -> None:
+        """Put a new connection, with a lock of its own, in the place of the old one."""
+        connection = await self._database.connect(query_seconds=KEPT_SECONDS)
+        try:
+            owner = self.id
+            if self._is_registered and not await take_lock(
+                connection, owner, _new_lock_key()
+            ):
+                self.fenced(owner)
+        except BaseException:
+            await connection.close()
+            raise
+        old, self._connection = self._connection, connection
+        self._has_retaken = False
+        self.detector.connected()
+        if old is not None:
+            await old.close()
+
+
+def _new_lock_key() -> int:
+    return secrets.randbits(63)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from viva_server.chat.far import FarReplies
+from viva_server.chat.remote import RemoteReplies
 from viva_server.chat.reply import LiveReply
 from viva_server.chat.text import Connection, Reader, ReplyText
 from viva_server.errors import StoreError
@@ -37,7 +37,7 @@ class Presence:
         database: Database,
         *,
         owner: Callable[[], str],
-        far: FarReplies,
+        remote: RemoteReplies,
         grace_seconds: float,
         away_seconds: Callable[[LiveReply], float],
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
@@ -46,15 +46,15 @@ class Presence:
         self.local: dict[str, LiveReply] = {}
         self._database = database
         self._owner = owner
-        self._far = far
+        self._remote = remote
         self._grace_seconds = grace_seconds
         self._away_seconds = away_seconds
         self._readers: set[Reader] = set()
         # Local replies without a local reader, as the database has been told.
         self._told_left: set[str] = set()
-        # When neither a local nor a far reader was left (loop time).
+        # When neither a local nor a remote reader was left (loop time).
         self._unread_since: dict[str, float] = {}
-        self._read_far: set[str] = set()
+        self._read_remotely: set[str] = set()
         self._requests_at = float("-inf")
         self._nudge = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -151,7 +151,7 @@ class Presence:
 
     def _count_grace(self, reply: LiveReply, now: float) -> None:
         message_id = reply.message_id
-        if reply.readers or message_id in self._read_far or reply.end_reason:
+        if reply.readers or message_id in self._read_remotely or reply.end_reason:
             self._unread_since.pop(message_id, None)
             return
         since = self._unread_since.setdefault(message_id, now)
@@ -173,11 +173,11 @@ class Presence:
 
     async def _share(self) -> None:
         await self._tell_left()
-        await self._far.tell()
+        await self._remote.tell()
         asked_at = asyncio.get_running_loop().time()
         if self.local:
             requests = await load_requests(self._database, self._owner())
-            self._read_far = {r.message_id for r in requests if r.is_read_far}
+            self._read_remotely = {r.message_id for r in requests if r.is_read_remotely}
             for request in requests:
                 if request.end_requested and request.message_id in self.local:
                     self.local[request.message_id].end(request.end_requested)
@@ -198,7 +198,7 @@ class Presence:
         self._told_left -= {m for m, is_read in changed.items() if is_read}
 
     def _forget_ended(self) -> None:
-        for known in (self._told_left, self._read_far):
+        for known in (self._told_left, self._read_remotely):
             known.intersection_update(self.local)
         for message_id in self._unread_since.keys() - self.local.keys():
             del self._unread_since[message_id]

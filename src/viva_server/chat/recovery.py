@@ -1,76 +1,160 @@
-"""Closing the replies of dead processes."""
+"""Closing replies that nobody generates: of dead processes, and orphaned rows."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 
-from viva_server.chat.ownership import Ownership
-from viva_server.errors import StoreError
+from viva_server.chat.ownership import LOOK_SECONDS, Ownership
+from viva_server.chat.reply import LiveReply
+from viva_server.errors import RowError, StoreError
 from viva_server.store.db import Database
-from viva_server.store.processes import bury, find_silent, sweep
+from viva_server.store.processes import (
+    Verdict,
+    VerdictKind,
+    close_dead,
+    close_found,
+    sweep,
+)
+from viva_server.store.replies import close_orphans, load_owned
 from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.1
+_ORPHAN_SECONDS = 5.0
 _SWEEP_SECONDS = 300.0
 
 
 class Recovery:
-    """Looks for dead processes and closes what they left, in any process.
-
-    `sole` says that no other process can use the database (the embedded one): whoever
-    is registered beside this process at its start is dead, whatever the time.
+    """Closes what dead processes left, and puts right what differs between the rows of
+    this process and its `local` replies, by message id.
     """
 
-    def __init__(self, database: Database, ownership: Ownership, *, sole: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ownership: Ownership,
+        local: Mapping[str, LiveReply],
+    ) -> None:
         self._database = database
         self._ownership = ownership
-        self._sole = sole
-        self._task: asyncio.Task[None] | None = None
-        self._swept_at = float("-inf")
-        self.buried = 0
+        self._local = local
+        self._suspects: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.dead: Counter[VerdictKind] = Counter()
+        """Processes that this one has declared dead."""
         self.closed = 0
 
-    async def start(self) -> None:
-        """Close what dead processes have left, then go on looking."""
-        with contextlib.suppress(StoreError):
-            await self._look(sole=self._sole)
-        self._task = asyncio.create_task(self._run(), name="viva recovery")
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._close_forever(), name="viva recovery"),
+            asyncio.create_task(self._tidy_forever(), name="viva orphans"),
+        ]
 
     async def stop(self) -> None:
-        if self._task is not None:
-            await end_task(self._task)
+        async with contextlib.AsyncExitStack() as stack:
+            for task in self._tasks:
+                stack.push_async_callback(end_task, task)
 
-    async def _run(self) -> None:
+    async def close_found(self) -> None:
+        """Close what all processes left that are registered now.
+
+        Only for who started PostgreSQL itself, before any process begins.
+
+        Raises:
+            StoreError: or one of its kinds.
+        """
+        for process_id, closed in (await close_found(self._database)).items():
+            self._note(Verdict(process_id, "found"), closed)
+
+    async def _close_forever(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await self._ownership.some_dead.wait()
+            self._ownership.some_dead.clear()
+            for verdict in self._ownership.detector.verdicts(_now()):
+                try:
+                    await self._close(verdict)
+                except StoreError as error:
+                    logger.debug("A dead process is not closed: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _close(self, verdict: Verdict) -> None:
+        me, detector = self._ownership.id, self._ownership.detector
+        closed = await close_dead(
+            self._database, verdict, me, lambda: verdict in detector.verdicts(_now())
+        )
+        if closed is not None:
+            self._note(verdict, closed)
+
+    def _note(self, verdict: Verdict, closed: list[str]) -> None:
+        self.dead[verdict.kind] += 1
+        self.closed += len(closed)
+        logger.warning(
+            "Process %s was declared dead (%s) by %s; closed %d replies of it",
+            verdict.process_id,
+            verdict.kind,
+            self._ownership.id,
+            len(closed),
+        )
+
+    async def _tidy_forever(self) -> None:
+        swept_at = float("-inf")
+        while True:
             try:
-                await self._look(sole=False)
-                await self._sweep()
+                if _now() - swept_at > _SWEEP_SECONDS:
+                    await sweep(self._database)
+                    swept_at = _now()
+                await self._compare()
             except StoreError as error:
-                logger.debug("No look for dead processes: %s", error)
+                logger.debug("No look for orphaned replies: %s", error)
+            await asyncio.sleep(_ORPHAN_SECONDS)
 
-    async def _look(self, *, sole: bool) -> None:
-        if not self._ownership.may_judge:
-            return
-        for process_id in await find_silent(
-            self._database, self._ownership.id, sole=sole
-        ):
-            closed = await bury(self._database, process_id, sole=sole)
-            if closed is not None:
-                self.buried += 1
-                self.closed += len(closed)
-                logger.warning(
-                    "Process %s is dead; closed %d replies of it",
-                    process_id,
-                    len(closed),
-                )
+    async def _compare(self) -> None:
+        """Close rows that nobody generates, and cut replies whose row is gone.
 
-    async def _sweep(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._swept_at > _SWEEP_SECONDS:
-            self._swept_at = now
-            await sweep(self._database)
+        A start whose answer was lost can take effect after it was given up, and text
+        that the database refused ends a reply without its closing; both are proven by a
+        second look. A failover can lose the row of a live reply.
+        """
+        running = [reply for reply in self._local.values() if not reply.end_reason]
+        owner = self._ownership.id
+        owned = await load_owned(self._database, owner)
+        for reply in running:
+            if reply.message_id not in owned and not reply.end_reason:
+                logger.error("The row of message %s is gone", reply.message_id)
+                reply.drop()
+        orphans = owned - self._local.keys()
+        for message_id in orphans & self._suspects:
+            logger.warning("Closing reply %s, an orphan", message_id)
+            with contextlib.suppress(RowError):  # it holds up no other
+                await close_orphans(self._database, owner, [message_id])
+        self._suspects = orphans
+
+
+@contextlib.asynccontextmanager
+async def recovering(database: Database, *, is_alone: bool) -> AsyncIterator[None]:
+    """Close replies of dead processes for a block, without owning any.
+
+    `is_alone`: the caller has started PostgreSQL, so that nobody else can be alive.
+
+    Raises:
+        StoreError: or one of its kinds: it cannot begin.
+    """
+    ownership = Ownership(database, on_fenced=lambda: None)
+    recovery = Recovery(database, ownership, {})
+    if is_alone:
+        await recovery.close_found()
+    await ownership.start()
+    try:
+        recovery.start()
+        yield
+    finally:
+        await recovery.stop()
+        await ownership.stop()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

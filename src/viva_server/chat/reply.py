@@ -19,7 +19,7 @@ _MAX_PENDING_CHARS = 65_536
 _WHOLE: frozenset[FinishReason] = frozenset({"stop", "length", "content_filter"})
 
 
-Closing = Callable[[Statements, str, list[ClosedReply]], Awaitable[object]]
+Closing = Callable[[Statements, str, list[ClosedReply]], Awaitable[set[str]]]
 """Stores ended replies of an owner, as `close_replies` does, and what follows."""
 
 

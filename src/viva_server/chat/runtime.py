@@ -9,21 +9,18 @@ from collections.abc import Callable
 from time import monotonic
 
 from viva_server.chat.counters import ReplyCounters
-from viva_server.chat.far import FarReplies
 from viva_server.chat.journal import Journal
 from viva_server.chat.ownership import Ownership
 from viva_server.chat.presence import AWAY_SECONDS, Presence
 from viva_server.chat.recovery import Recovery
+from viva_server.chat.remote import RemoteReplies
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
-from viva_server.errors import RowError, StoreError
 from viva_server.store.db import Database
 from viva_server.store.health import Health, Probe
-from viva_server.store.replies import close_orphans, load_owned
 
 logger = logging.getLogger(__name__)
 
-_STRAY_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _REPLIES_SHARE = 0.9
 """Of the shutdown's time; the rest is for the last events."""
@@ -35,7 +32,7 @@ class Runtime:
     Does not own the database: open it before `start`, close it after `stop`.
     """
 
-    def __init__(self, config: Config, database: Database, *, sole: bool) -> None:
+    def __init__(self, config: Config, database: Database) -> None:
         self.database = database
         self.is_stopping = False
         self._hurries = False
@@ -53,7 +50,7 @@ class Runtime:
             on_fenced=self.ownership.fenced,
             health=self.health,
         )
-        self.far = FarReplies(
+        self.remote = RemoteReplies(
             database,
             process_id=lambda: self.ownership.id,
             away_seconds=AWAY_SECONDS,
@@ -61,12 +58,11 @@ class Runtime:
         self.presence = Presence(
             database,
             owner=lambda: self.ownership.id,
-            far=self.far,
+            remote=self.remote,
             grace_seconds=config.disconnect_grace_seconds,
             away_seconds=self.journal.held_seconds,
         )
-        self.recovery = Recovery(database, self.ownership, sole=sole)
-        self._stray_task: asyncio.Task[None] | None = None
+        self.recovery = Recovery(database, self.ownership, self.presence.local)
 
     async def start(self) -> None:
         """Register this process and begin.
@@ -77,10 +73,9 @@ class Runtime:
         await self.ownership.start()
         await self.journal.start()
         self.probe.start()
-        self.far.start()
+        self.remote.start()
         self.presence.start()
-        await self.recovery.start()
-        self._stray_task = asyncio.create_task(self._collect_strays())
+        self.recovery.start()
 
     def adopt(
         self, message_id: str, seq: int, closing: Closing | None = None
@@ -112,7 +107,7 @@ class Runtime:
         await self._wait_for_replies(self._config.shutdown_seconds * _REPLIES_SHARE)
         if self.presence.local:
             logger.error("%d replies could not be closed", len(self.presence.local))
-        await self.far.stop()
+        await self.remote.stop()
         await self._wait_for_readers(until - asyncio.get_running_loop().time())
         self.presence.abort_readers()
 
@@ -125,8 +120,6 @@ class Runtime:
 
         A cancellation cuts short what waits, and is raised when all of that is done.
         """
-        if self._stray_task is not None:
-            self._stray_task.cancel()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.ownership.stop)
             stack.push_async_callback(self.journal.stop)
@@ -160,27 +153,6 @@ class Runtime:
     async def _wait_for_readers(self, seconds: float) -> None:
         """Let the handlers write their last event and give their readers back."""
         await _until(lambda: not self.presence.readers, seconds)
-
-    async def _collect_strays(self) -> None:
-        """Close rows of this owner that nobody here generates.
-
-        A start whose answer was lost can take effect after it was given up, and text
-        that the database refused ends a reply without its closing.
-        """
-        suspects: set[str] = set()
-        while True:
-            await asyncio.sleep(_STRAY_SECONDS)
-            try:
-                owner = self.ownership.id
-                owned = await load_owned(self.database, owner)
-                strays = owned - self.presence.local.keys()
-                for message_id in strays & suspects:
-                    logger.warning("Closing reply %s, a stray", message_id)
-                    with contextlib.suppress(RowError):  # it holds up no other
-                        await close_orphans(self.database, owner, [message_id])
-                suspects = strays
-            except StoreError as error:
-                logger.debug("No look for stray replies: %s", error)
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -172,7 +172,7 @@ class ChatService:
             raise NotFoundError("message")
         text: ReplyText | None = self._runtime.presence.local.get(message_id)
         if text is None:
-            text = self._runtime.far.open(stored)
+            text = self._runtime.remote.open(stored)
         # The client may have seen text elsewhere that has not been taken in here yet;
         # the row was read after the client asked, so it has all that anybody has seen.
         offset = offset if offset <= max(text.length, len(stored.text)) else 0
@@ -204,7 +204,7 @@ class ChatService:
 
         Raises:
             NotFoundError: the person has no such reply.
-            OverloadedError: its owner has not ended it in 10 s.
+            OverloadedError: its owner is silent, or has not ended it in 10 s.
         """
         async with _deadline():
             while True:
@@ -213,6 +213,7 @@ class ChatService:
                     raise NotFoundError("message")
                 if stored.status != "streaming":
                     break
+                self._require_heard(stored.owner)
                 await self._end(message_id, "stopped")
         message = await load_message(self._database, message_id)
         if message is None:
@@ -313,6 +314,7 @@ class ChatService:
             case Supersede(message_id):
                 await self._end(message_id, "superseded")
             case InProgress(message_id):
+                self._require_heard(state.live_owner)
                 await self._wait_for_leaver(message_id, may_still_leave_until)
             case FirstSession():
                 await add_first_session(
@@ -337,6 +339,14 @@ class ChatService:
             return await self.resume(question.person, message_id, offset, connection)
         except NotFoundError:
             return None  # deleted since the look
+
+    def _require_heard(self, owner: str | None) -> None:
+        """Raise OverloadedError while the owner of a live reply is silent.
+
+        If it is dead another process closes the reply soon.
+        """
+        if self._runtime.ownership.is_silent(owner):
+            raise OverloadedError
 
     async def _wait_for_leaver(self, message_id: str, until: float) -> None:
         """Give a client that is just leaving the time to be noticed."""

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from viva_server.chat.recovery import recovering
 from viva_server.commands.opening import open_database
 from viva_server.commands.people import in_words, person_options, stand_in, subject_of
 from viva_server.commands.progress import progress
@@ -47,9 +48,12 @@ async def _erase(config: Config, subject: Subject) -> Counts:
         whole = await with_addresses(database, subject)
         total = await _measure(database, whole)
         with progress("erasing", total) as advance:
-            erasure = Erasure(database, whole, sole=opened.sole, advance=advance)
+            erasure = Erasure(database, whole, advance=advance)
             who = stand_in(config, subject.person)
-            async with audited(database, "erase", who, erasure.counts):
+            async with (
+                recovering(database, is_alone=opened.is_alone),
+                audited(database, "erase", who, erasure.counts),
+            ):
                 await erasure.run()
     return erasure.counts
 

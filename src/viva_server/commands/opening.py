@@ -24,10 +24,10 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class OpenDatabase:
-    """A database; `sole` says that no server can be running on it."""
+    """A database; `is_alone` says that no server can be running on it."""
 
     database: Database
-    sole: bool
+    is_alone: bool
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ async def open_database(config: Config) -> AsyncIterator[OpenDatabase]:
         StoreUnavailableError, EmbeddedPostgresError: it cannot be reached.
     """
     async with AsyncExitStack() as stack:
-        dsn, sole = await find_dsn(config, stack)
+        dsn, is_alone = await find_dsn(config, stack)
         database = Database(
             dsn,
             pool_size=2,
@@ -53,7 +53,7 @@ async def open_database(config: Config) -> AsyncIterator[OpenDatabase]:
         stack.push_async_callback(database.close)
         await database.check_server()
         (await schema_state(database)).require_current()
-        yield OpenDatabase(database, sole)
+        yield OpenDatabase(database, is_alone)
 
 
 async def find_dsn(config: Config, stack: AsyncExitStack) -> tuple[str, bool]:

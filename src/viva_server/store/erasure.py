@@ -7,19 +7,17 @@ from collections.abc import Callable
 from functools import partial
 
 from viva_server.errors import OverloadedError
-from viva_server.ids import new_id
 from viva_server.store.audit import Counts
 from viva_server.store.db import Database
 from viva_server.store.export import FIRST_ID
 from viva_server.store.people import Person
-from viva_server.store.processes import bury, find_silent
 from viva_server.store.removal import BATCH, Removal, patiently, remove_session
 from viva_server.store.subjects import Subject
 
 Advance = Callable[[int], None]
 """Called with how many more messages were removed, or deliveries looked at."""
 
-# A restart of PostgreSQL keeps dead owners from being found for 15 s.
+# A process that stood still is declared dead after 15 s at the latest, 17 after a cut.
 _STOPPING_SECONDS = 40.0
 _POLL_SECONDS = 0.1
 _STRETCH = 100  # deliveries of up to 8 MiB each, searched for numbers
@@ -28,18 +26,17 @@ _STRETCH = 100  # deliveries of up to 8 MiB each, searched for numbers
 class Erasure:
     """Removes what is stored of one person; what is gone stays gone when it is cut.
 
-    `sole` says that no server runs on this database: owners of live replies are dead.
+    Replies of dead owners are closed by others: a server, or the caller's `Recovery`.
     It needs nothing of an earlier, interrupted run.
     """
 
     def __init__(
-        self, database: Database, subject: Subject, *, sole: bool, advance: Advance
+        self, database: Database, subject: Subject, *, advance: Advance
     ) -> None:
         self.counts: Counts = {"sessions": 0, "messages": 0, "deliveries": 0}
         self._database = database
         self._subject = subject
         self._whatsapp = _WhatsAppErasure(database, subject)
-        self._sole = sole
         self._advance = advance
 
     async def run(self) -> None:
@@ -121,14 +118,13 @@ class Erasure:
         return None if row.last_id is None else str(row.last_id)
 
     async def _stop(self, person: Person) -> None:
-        """Have work ended by its owners, and dead owners' closed.
+        """Have work ended by its owners.
 
         A chat is waited for, too: its owner may be about to begin a reply.
         """
         try:
             async with asyncio.timeout(_STOPPING_SECONDS):
-                while await self._is_busy(person):
-                    await self._bury_owners()
+                while await self._is_busy(person):  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             raise OverloadedError(
@@ -141,11 +137,6 @@ class Erasure:
             "request_ends", channel=person.channel, person=person.id
         )
         return await self._whatsapp.stop() or live > 0
-
-    async def _bury_owners(self) -> None:
-        nobody = new_id()
-        for process_id in await find_silent(self._database, nobody, sole=self._sole):
-            await bury(self._database, process_id, sole=self._sole)
 
 
 class _WhatsAppErasure:

@@ -185,9 +185,12 @@ async def connect(
     """
     mend_driver()
     deadline = time.monotonic() + connect_seconds
+    # TCP gives up no sooner than who waits for the answer.
+    patience = max(int(_KEEPALIVE["tcp_user_timeout"]), int(query_seconds * 1000))
+    keepalive = {**_KEEPALIVE, "tcp_user_timeout": str(patience)}
     try:
         async with asyncio.timeout(connect_seconds):
-            targets = await resolve({**_KEEPALIVE, **parameters})
+            targets = await resolve({**keepalive, **parameters})
     except TimeoutError as error:
         raise StoreUnavailableError("the database's name is not resolved") from error
     failure = StoreUnavailableError()

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 from viva_server.ids import new_id
 from viva_server.store.db import Database, Row
-from viva_server.store.replies import FAR_READER_SECONDS
 
 COUNTED_UP_TO = 1000
 """What is more is told as this many: nobody waits for the count of a backlog."""
@@ -53,9 +52,7 @@ async def show_processes(database: Database) -> list[Row]:
 
 async def show_replies(database: Database) -> list[Row]:
     """Show the live replies that have run longest."""
-    return await database.fetch(
-        "show_replies", rows=REPLIES, far_reader_seconds=FAR_READER_SECONDS
-    )
+    return await database.fetch("show_replies", rows=REPLIES)
 
 
 async def count_work(database: Database) -> Row:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal, NamedTuple
 
 from viva_server._version import __version__
 from viva_server.store.db import Connection, Database, Transaction
 from viva_server.store.statements import Statements
-
-LATE_SECONDS = 1.0
-"""A heartbeat this old, with the process's lock free, is a death."""
-
-FROZEN_SECONDS = 15.0
-"""A heartbeat this old is a death, whoever holds the lock."""
 
 SETTLE_SECONDS = 60.0
 """How long an event may still prove that a part was sent; the next one waits for it."""
@@ -23,10 +20,45 @@ SETTLE_SECONDS = 60.0
 _CLOSED_AT_ONCE = 100
 _MAX_HOST = 255
 
+VerdictKind = Literal["fast", "slow", "found"]
+
+
+class Seen(NamedTuple):
+    """A living process at one look.
+
+    `value` is its heartbeat, to be compared for being another. `is_locked` says whether
+    its lock is held, None that it has none. `backend` and `server_started_at` are the
+    looker's own: what its connection talks to.
+    """
+
+    id: str
+    value: str
+    is_locked: bool | None
+    backend: int
+    server_started_at: datetime
+
+
+class Verdict(NamedTuple):
+    """That a process is dead, by the heartbeat at which it stood still."""
+
+    process_id: str
+    kind: VerdictKind
+    value: str = ""
+
+
+class Death(NamedTuple):
+    """Who declared a process dead, and how; None where the version before did it."""
+
+    by: str | None
+    kind: VerdictKind | None
+
 
 async def add_process(connection: Connection, process_id: str, lock_key: int) -> bool:
-    """Register an owner and take its lock; give whether the lock is held."""
-    await connection.execute(
+    """Register an owner and take its lock; False: it has been declared dead already.
+
+    It may be repeated on another connection until its answer has come.
+    """
+    row = await connection.fetch_one(
         "add_process",
         process_id=process_id,
         lock_key=lock_key,
@@ -34,22 +66,43 @@ async def add_process(connection: Connection, process_id: str, lock_key: int) ->
         host=socket.gethostname()[:_MAX_HOST],
         pid=os.getpid(),
     )
-    return await take_lock(connection, lock_key)
+    return row is not None
 
 
-async def take_lock(connection: Connection, lock_key: int) -> bool:
-    """Take the lock that says "alive"; False while a stale connection has it."""
-    row = await connection.fetch_one("take_process_lock", lock_key=lock_key)
-    return row is not None and bool(row.held)
-
-
-async def beat(connection: Connection, process_id: str, readers: int = 0) -> bool:
-    """Write the heartbeat, and how many readers this process has, for the operator.
+async def take_lock(connection: Connection, process_id: str, lock_key: int) -> bool:
+    """Take the lock that says "alive" under a new key, which nobody else holds.
 
     False means that this process has been declared dead.
     """
-    row = await connection.fetch_one("beat", process_id=process_id, readers=readers)
+    row = await connection.fetch_one(
+        "take_process_lock", process_id=process_id, lock_key=lock_key
+    )
     return row is not None
+
+
+async def beat(
+    connection: Connection, process_id: str, readers: int = 0, *, keeps_key: bool = True
+) -> bool:
+    """Write the heartbeat, and how many readers this process has, for the operator.
+
+    Without `keeps_key` the process has no lock from now on: the session that held it
+    may be anybody's. False means that this process has been declared dead.
+    """
+    row = await connection.fetch_one(
+        "beat", process_id=process_id, readers=readers, keeps_key=keeps_key
+    )
+    return row is not None
+
+
+async def look_at_processes(connection: Connection) -> list[Seen]:
+    """See all that live, this process among them."""
+    return [Seen._make(row) for row in await connection.fetch("look_at_processes")]
+
+
+async def load_death(database: Statements, process_id: str) -> Death | None:
+    """Learn who declared a process dead; None: nobody, or its row is gone."""
+    row = await database.fetch_one("load_death", process_id=process_id)
+    return None if row is None else Death._make(row)
 
 
 async def remove_process(connection: Connection, process_id: str) -> None:
@@ -57,43 +110,60 @@ async def remove_process(connection: Connection, process_id: str) -> None:
     await connection.execute("remove_process", process_id=process_id)
 
 
-async def find_silent(database: Database, process_id: str, *, sole: bool) -> list[str]:
-    """Give the processes whose heartbeat is late.
-
-    With `sole`, all others: the caller knows that no other process can live.
-    """
-    rows = await database.fetch(
-        "find_silent_processes",
-        process_id=process_id,
-        sole=sole,
-        late_seconds=LATE_SECONDS,
-        frozen_seconds=FROZEN_SECONDS,
-    )
-    return [row.id for row in rows]
-
-
-async def bury(database: Database, process_id: str, *, sole: bool) -> list[str] | None:
+async def close_dead(
+    database: Database, verdict: Verdict, judge_id: str, stands: Callable[[], bool]
+) -> list[str] | None:
     """Declare a process dead, close its replies and free its WhatsApp chats, at once.
 
-    Gives the ids of the closed replies, or None if it lives or another buries it. The
-    row's lock keeps the owner's own statements out, and each statement looks afresh, so
-    that all text which the owner could commit, and so show, is in the closed reply.
+    Gives the ids of the closed replies. None, and nothing has changed: the verdict does
+    not stand any more when there is a connection, the judge is dead itself, the other
+    one has beaten, has a statement under way or its lock, or somebody else closes it.
+
+    The judge's row is locked as living and the other's row behind it, so of two that
+    judge each other one dies at most. The other's lock keeps the owner's own statements
+    out, and each statement looks afresh, so that all text which the owner could commit,
+    and so show, is in the closed reply.
     """
     async with database.transaction() as transaction:
-        if not await transaction.fetch_one("lock_process", process_id=process_id):
+        if not stands():
             return None
-        dead = await transaction.fetch_one(
-            "declare_dead",
-            process_id=process_id,
-            sole=sole,
-            late_seconds=LATE_SECONDS,
-            frozen_seconds=FROZEN_SECONDS,
-        )
-        if dead is None:
+        if not await transaction.fetch_one("lock_judge", process_id=judge_id):
             return None
-        closed = await _close_all(transaction, process_id)
-        await release_work(transaction, process_id)
-        return closed
+        return await _close(transaction, verdict, judge_id)
+
+
+async def close_found(database: Database) -> dict[str, list[str]]:
+    """Declare all processes dead and close what they left; give what was closed.
+
+    Only for who has started PostgreSQL itself and lets nobody begin before this ends:
+    nobody can be alive then.
+    """
+    closed: dict[str, list[str]] = {}
+    for row in await database.fetch("load_living"):
+        async with database.transaction() as transaction:
+            replies = await _close(transaction, Verdict(row.id, "found"), None)
+            closed[row.id] = replies or []
+    return closed
+
+
+async def _close(
+    transaction: Transaction, verdict: Verdict, judge_id: str | None
+) -> list[str] | None:
+    process_id = verdict.process_id
+    if not await transaction.fetch_one("lock_process", process_id=process_id):
+        return None
+    dead = await transaction.fetch_one(
+        "declare_dead",
+        process_id=process_id,
+        judge_id=judge_id,
+        verdict=verdict.kind,
+        value=verdict.value,
+    )
+    if dead is None:
+        return None
+    closed = await _close_all(transaction, process_id)
+    await release_work(transaction, process_id)
+    return closed
 
 
 async def release_work(database: Statements, process_id: str) -> None:

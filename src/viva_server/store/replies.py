@@ -19,9 +19,6 @@ from viva_server.store.people import Person
 from viva_server.store.statements import Statements
 from viva_server.words import EndRequest, FinishReason, Status
 
-FAR_READER_SECONDS = 3.0
-"""How long a far reader counts after its process last said so (it does each second)."""
-
 
 class StoredReply(NamedTuple):
     """A reply as the database has it; `text` of a live one is what is committed."""
@@ -80,7 +77,7 @@ class Request(NamedTuple):
 
     message_id: str
     end_requested: EndRequest | None
-    is_read_far: bool
+    is_read_remotely: bool
 
 
 async def append_chunks(
@@ -99,10 +96,11 @@ async def append_chunks(
 async def close_replies(
     database: Statements, owner: str, replies: Sequence[ClosedReply]
 ) -> set[str]:
-    """Close ended replies; give the ids of those that this call closed.
+    """Close ended replies; give the ids of those that are stored.
 
-    One that is missing was closed before: by an earlier try of this owner whose answer
-    was lost, since a dead owner's try raises `FencedError` instead.
+    Those that an earlier attempt of this owner has closed, whose answer was lost, are
+    among them; a dead owner's attempt raises `FencedError` instead. The row of one that
+    is missing is gone: a failover lost it, or somebody deleted it.
     """
     rows = await database.fetch(
         "close_replies",
@@ -152,9 +150,7 @@ async def request_end(
 
 async def load_requests(database: Database, owner: str) -> list[Request]:
     """Read what other processes want of this owner's replies."""
-    rows = await database.fetch(
-        "load_requests", owner=owner, far_reader_seconds=FAR_READER_SECONDS
-    )
+    rows = await database.fetch("load_requests", owner=owner)
     return [Request._make(row) for row in rows]
 
 

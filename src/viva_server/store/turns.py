@@ -13,7 +13,6 @@ from viva_server.errors import FencedError
 from viva_server.responders import ConversationMessage
 from viva_server.store.db import Database
 from viva_server.store.people import Person
-from viva_server.store.replies import FAR_READER_SECONDS
 from viva_server.words import Channel, Status
 
 
@@ -31,6 +30,7 @@ class TurnState(NamedTuple):
     live_is_read: bool
     key_message_id: str | None
     same_body: bool | None
+    live_owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,6 @@ async def find_turn(
         key=key,
         body_sha256=body_sha256,
         replaces=replaces,
-        far_reader_seconds=FAR_READER_SECONDS,
     )
     assert row is not None, "find_turn always gives one row"
     return TurnState._make(row)

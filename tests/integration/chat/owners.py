@@ -8,9 +8,15 @@ from tests.integration.chat.rooms import ANA
 from tests.postgres import run_sql
 from viva_server.ids import new_id
 from viva_server.store.db import Connection, Database
-from viva_server.store.processes import add_process
+from viva_server.store.processes import Verdict, _close, add_process
 from viva_server.store.replies import Chunk, append_chunks
 from viva_server.store.turns import NewTurn, Started, start_reply
+
+
+async def close_now(database: Database, process_id: str) -> list[str] | None:
+    """Declare a process dead whatever it does, and close its replies."""
+    async with database.transaction() as transaction:
+        return await _close(transaction, Verdict(process_id, "found"), None)
 
 
 class Owner:
@@ -29,13 +35,6 @@ class Owner:
                 "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
                 f" AND objid = {self.lock_key}",
             )
-        )
-
-    def silent_for(self, dsn: str, seconds: float) -> None:
-        run_sql(
-            dsn,
-            "UPDATE viva.processes SET beat_at = clock_timestamp()"
-            f" - {seconds} * interval '1 second' WHERE id = '{self.id}'",
         )
 
     async def register(self) -> None:

@@ -38,12 +38,10 @@ class Line:
 class Process:
     """What one process has: a runtime, which owns replies, and the use cases."""
 
-    def __init__(
-        self, config: Config, respond: Responder | None, *, is_sole: bool
-    ) -> None:
+    def __init__(self, config: Config, respond: Responder | None) -> None:
         assert config.database_url is not None
         self.database = Database(config.database_url, pool_size=5)
-        self.runtime = Runtime(config, self.database, sole=is_sole)
+        self.runtime = Runtime(config, self.database)
         self.chat = ChatService(config, self.runtime)
         self.sessions = SessionService(self.database, self.chat)
         self.dictation = Dictation()
@@ -95,14 +93,12 @@ class Process:
 async def running(
     database_url: str,
     respond: Responder | None = None,
-    *,
-    is_sole: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Process]:
     """Run a process; without `respond` the test dictates its replies."""
     settings = {"shutdown_seconds": 0.5, **settings}
     config = Config(database_url=database_url, jwt_secret=("x" * 32,), **settings)
-    process = Process(config, respond, is_sole=is_sole)
+    process = Process(config, respond)
     try:
         await process.start()
         yield process

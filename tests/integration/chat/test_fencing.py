@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.integration.chat.looks import journal, message, messages, waits_for_a_lock
+from tests.integration.chat.owners import close_now
 from tests.integration.chat.rooms import Process, read, read_to_end
 from tests.postgres import run_sql
 from tests.waiting import until
@@ -14,7 +15,6 @@ from viva_server.chat.text import ReaderCutError
 from viva_server.errors import FencedError
 from viva_server.ids import new_id
 from viva_server.store.db import Database
-from viva_server.store.processes import bury
 from viva_server.store.replies import (
     Chunk,
     ClosedReply,
@@ -55,7 +55,7 @@ async def test_a_write_that_is_refused_by_the_fence_is_counted(
     reading, model = await process.begin()
     assert process.runtime.ownership._task is not None
     process.runtime.ownership._task.cancel()  # else the heartbeat may find it first
-    await bury(database, process.id, sole=True)
+    await close_now(database, process.id)
     model.say("nunca visto")
     with pytest.raises(ReaderCutError):
         await read(reading, 1)
@@ -70,7 +70,7 @@ async def test_a_fenced_process_cuts_its_readers_and_goes_on_under_a_new_id(
     model.say("visto")
     await read(reading, 5)
     dead = process.id
-    assert await bury(database, dead, sole=True) == [reading.message_id]
+    assert await close_now(database, dead) == [reading.message_id]
     model.say(" e nunca visto")
     model.end()
     with pytest.raises(ReaderCutError):
@@ -93,7 +93,7 @@ async def test_a_silent_process_learns_from_its_heartbeat(
     database_url: str, database: Database, process: Process
 ) -> None:
     reading, _ = await process.begin()
-    await bury(database, process.id, sole=True)
+    await close_now(database, process.id)
     with pytest.raises(ReaderCutError):
         await read(reading, 1)
     assert message(database_url, reading.message_id).status == "failed"
@@ -109,8 +109,7 @@ async def test_a_reply_that_is_being_started_by_the_dead_is_not_started(
         asking = asyncio.create_task(process.ask("E agora?"))
         await until(lambda: waits_for_a_lock(database_url, "INTO viva.messages"))
         await transaction.fetch_one(
-            "declare_dead", process_id=dead, sole=True, late_seconds=1,
-            frozen_seconds=15,
+            "declare_dead", process_id=dead, judge_id=None, verdict="found", value="",
         )  # fmt: skip
     await asyncio.wait({asking}, timeout=30)
     reading = None if asking.exception() else asking.result()
@@ -142,8 +141,7 @@ async def test_a_beat_that_is_answered_late_fences_no_new_id(
         assert await transaction.fetch_one("lock_process", process_id=dead)
         await until(lambda: waits_for_a_lock(database_url, "beat_at"))
         await transaction.fetch_one(
-            "declare_dead", process_id=dead, sole=True, late_seconds=1,
-            frozen_seconds=15,
+            "declare_dead", process_id=dead, judge_id=None, verdict="found", value="",
         )  # fmt: skip
         ownership.fenced(dead)  # as the journal does
         living = process.id

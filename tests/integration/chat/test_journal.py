@@ -18,7 +18,7 @@ from tests.integration.chat.rooms import (
 )
 from tests.postgres import PostgresServer, relaying, run_sql
 from tests.waiting import until
-from viva_server.chat import runtime
+from viva_server.chat import recovery
 from viva_server.chat.text import ReaderCutError
 from viva_server.store.db import Database
 
@@ -97,7 +97,7 @@ async def test_a_refused_row_fails_alone(
     process: Process,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runtime, "_ORPHAN_SECONDS", 0.2)
+    monkeypatch.setattr(recovery, "_ORPHAN_SECONDS", 0.2)
     run_sql(
         database_url,
         "ALTER TABLE viva.journal ADD CHECK (text <> 'nunca');"

@@ -9,12 +9,10 @@ import pytest
 from tests.integration.chat.looks import count, message
 from tests.integration.chat.rooms import ANA, Line, Process, read, running
 from tests.waiting import until
-from viva_server.chat import far, ownership, presence
+from viva_server.chat import ownership, presence, remote
 from viva_server.chat.text import ReaderCutError
 from viva_server.errors import ReplyInProgressError
 from viva_server.store.db import Database
-from viva_server.store.processes import LATE_SECONDS
-from viva_server.store.replies import FAR_READER_SECONDS
 
 
 def test_the_times_are_those_of_the_contract() -> None:
@@ -23,39 +21,39 @@ def test_the_times_are_those_of_the_contract() -> None:
     assert presence.KEEP_ALIVE_SECONDS == 15.0
     assert presence.WRITE_DEADLINE_SECONDS == 20.0
     assert presence.AWAY_SECONDS == 30.0
-    assert far._FOLLOW_SECONDS == 0.1
-    assert ownership.BEAT_SECONDS <= LATE_SECONDS / 2
-    # Two of its signs may be lost before a far reader is one no more.
-    assert far._RENEW_SECONDS * 3 <= FAR_READER_SECONDS
+    assert remote._FOLLOW_SECONDS == 0.1
+    assert remote._RENEW_SECONDS == 1.0
+    assert (ownership.BEAT_SECONDS, ownership.LOOK_SECONDS) == (0.5, 0.1)
+    assert (ownership.SILENT_SECONDS, ownership.KEPT_SECONDS) == (1.5, 15.0)
 
 
-async def test_a_far_reader_counts_for_as_long_as_it_reads(
+async def test_a_remote_reader_counts_for_as_long_as_it_reads(
     process: Process, other: Process
 ) -> None:
     reading, model = await process.begin()
     reader = await other.chat.resume(ANA, reading.message_id, 0, Line())
     process.chat.leave(reading)
-    await asyncio.sleep(FAR_READER_SECONDS + 1)
+    await asyncio.sleep(4.0)
     with pytest.raises(ReplyInProgressError):
         await process.ask("Outra coisa")
     model.say("ainda")
     assert await read(reader, 5) == "ainda"
 
 
-async def test_a_far_reader_that_left_is_followed_no_more(
+async def test_a_remote_reader_that_left_is_followed_no_more(
     process: Process, other: Process
 ) -> None:
     reading, _ = await process.begin()
     reader = await other.chat.resume(ANA, reading.message_id, 0, Line())
     other.chat.leave(reader)
-    await until(lambda: not other.runtime.far._replies)
-    await until(lambda: not other.runtime.far._some.is_set())
+    await until(lambda: not other.runtime.remote._replies)
+    await until(lambda: not other.runtime.remote._some.is_set())
     again = await other.chat.resume(ANA, reading.message_id, 0, Line())
-    assert other.runtime.far._some.is_set()
+    assert other.runtime.remote._some.is_set()
     other.chat.leave(again)
 
 
-async def test_a_stop_cuts_who_reads_a_far_reply(
+async def test_a_stop_cuts_who_reads_a_remote_reply(
     database_url: str, process: Process
 ) -> None:
     reading, model = await process.begin()
@@ -72,11 +70,11 @@ async def test_a_stop_cuts_who_reads_a_far_reply(
         await draining
 
 
-async def test_a_far_reader_is_cut_when_the_database_is_away_for_too_long(
+async def test_a_remote_reader_is_cut_when_the_database_is_away_for_too_long(
     database_url: str, process: Process, other: Process
 ) -> None:
     reading, model = await process.begin()
-    following = other.runtime.far
+    following = other.runtime.remote
     following._away_seconds = 1.0
     reader = await other.chat.resume(ANA, reading.message_id, 0, Line())
     model.say("até aqui")
@@ -94,7 +92,7 @@ async def test_a_far_reader_is_cut_when_the_database_is_away_for_too_long(
     following._database = other.database
 
 
-async def test_a_short_outage_cuts_no_far_reader(
+async def test_a_short_outage_cuts_no_remote_reader(
     database_url: str, process: Process, other: Process
 ) -> None:
     reading, model = await process.begin()
@@ -102,9 +100,9 @@ async def test_a_short_outage_cuts_no_far_reader(
     away = Database(database_url)
     await away.open()
     await away.close()
-    other.runtime.far._database = away
+    other.runtime.remote._database = away
     await asyncio.sleep(0.5)
-    other.runtime.far._database = other.database
+    other.runtime.remote._database = other.database
     model.say("de volta")
     assert await read(reader, 8) == "de volta"
 
@@ -137,7 +135,7 @@ async def test_who_reads_elsewhere_is_asked_before_a_reply_is_ended(
         )
 
 
-async def test_the_grace_begins_anew_when_a_far_reader_has_left(
+async def test_the_grace_begins_anew_when_a_remote_reader_has_left(
     database_url: str, other: Process
 ) -> None:
     async with running(database_url, disconnect_grace_seconds=4.0) as owner:
@@ -173,12 +171,12 @@ async def test_nothing_is_remembered_of_replies_that_ended(
     reading, model = await process.begin()
     reader = await other.chat.resume(ANA, reading.message_id, 0, Line())
     process.chat.leave(reading)
-    await until(lambda: watching._told_left and watching._read_far)
+    await until(lambda: watching._told_left and watching._read_remotely)
     other.chat.leave(reader)
     await until(lambda: watching._unread_since)
     model.say("tudo")
     model.end()
     await until(lambda: message(database_url, reading.message_id).status == "complete")
-    await until(lambda: not (watching._told_left or watching._read_far))
+    await until(lambda: not (watching._told_left or watching._read_remotely))
     await until(lambda: not watching._unread_since)
     await until(lambda: not watching._nudge.is_set())

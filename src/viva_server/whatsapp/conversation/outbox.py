@@ -41,10 +41,11 @@ _MAX_STEPS_BACK: Final = 20
 
 async def close_turn_replies(
     database: Statements, owner: str, replies: list[ClosedReply]
-) -> None:
+) -> set[str]:
     """Close replies of turns; the same statement puts what is sent into the outbox.
 
-    Repeating it changes nothing.
+    Repeating it changes nothing. Gives the ids of the replies that are stored, as
+    `close_replies` does.
 
     Raises:
         FencedError: another process has declared this owner dead.
@@ -55,6 +56,7 @@ async def close_turn_replies(
     )
     if not closed:
         raise FencedError
+    return {row.message_id for row in closed if row.message_id is not None}
 
 
 def _parts(reply: ClosedReply) -> list[tuple[str, str]]:

@@ -9,16 +9,15 @@ import pytest
 from sqlalchemy import text
 
 from tests.integration.chat.looks import count, journal, message, waits_for_a_lock
-from tests.integration.chat.owners import Owner
+from tests.integration.chat.owners import Owner, close_now
 from tests.waiting import until
 from viva_server.errors import FencedError
 from viva_server.store.db import Database
-from viva_server.store.processes import bury
 
 _SAME_ROW = text("INSERT INTO viva.journal VALUES (CAST(:id AS uuid), 5, 'X')")
 
 
-async def test_an_owner_with_a_statement_under_way_is_buried_later(
+async def test_an_owner_with_a_statement_under_way_is_closed_later(
     database_url: str, database: Database, owner: Owner
 ) -> None:
     message_id = await owner.start_reply()
@@ -30,27 +29,27 @@ async def test_an_owner_with_a_statement_under_way_is_buried_later(
             await blocker.fetch_statement(_SAME_ROW, id=message_id)
             append = asyncio.create_task(owner.append(message_id, 5, " e também"))
             await until(lambda: waits_for_a_lock(database_url, "append_chunks"))
-            assert await bury(database, owner.id, sole=True) is None
+            assert await close_now(database, owner.id) is None
             raise ZeroDivisionError
     await append
-    assert await bury(database, owner.id, sole=True) == [message_id]
+    assert await close_now(database, owner.id) == [message_id]
     assert message(database_url, message_id).content == "visto e também"
 
 
-async def test_the_buried_take_no_more_text(
+async def test_the_dead_take_no_more_text(
     database_url: str, database: Database, owner: Owner
 ) -> None:
     message_id = await owner.start_reply()
     await owner.append(message_id, 0, "visto")
-    async with database.transaction() as burial:
-        assert await burial.fetch_one("lock_process", process_id=owner.id)
+    async with database.transaction() as closing:
+        assert await closing.fetch_one("lock_process", process_id=owner.id)
         append = asyncio.create_task(owner.append(message_id, 5, " nunca visto"))
         await until(lambda: waits_for_a_lock(database_url, "append_chunks"))
-        await burial.fetch(
-            "declare_dead", process_id=owner.id, sole=True, late_seconds=1,
-            frozen_seconds=15,
+        await closing.fetch(
+            "declare_dead", process_id=owner.id, judge_id=None, verdict="found",
+            value="",
         )  # fmt: skip
-        await burial.fetch(
+        await closing.fetch(
             "close_from_journal", process_id=owner.id, message_ids=[message_id],
             finish_reason="crashed",
         )  # fmt: skip
@@ -71,7 +70,7 @@ async def test_all_text_whose_commit_was_answered_is_in_the_closed_reply(
         writing = asyncio.create_task(_write_until_fenced(owner, message_id, shown))
         while len(shown) < 4:
             await asyncio.sleep(0.001)
-        while await bury(database, owner.id, sole=True) is None:
+        while await close_now(database, owner.id) is None:
             await asyncio.sleep(0)
         await writing
         assert message(database_url, message_id).content == "".join(shown)
@@ -94,7 +93,7 @@ async def test_more_replies_than_one_statement_closes_are_closed(
     message_ids = [await owner.start_reply() for _ in range(101)]
     for message_id in message_ids[:3]:
         await owner.append(message_id, 0, message_id)
-    closed = await bury(database, owner.id, sole=True)
+    closed = await close_now(database, owner.id)
     assert closed is not None
     assert set(closed) == set(message_ids)
     assert count(database_url, "live_replies") == count(database_url, "journal") == 0
@@ -105,12 +104,10 @@ async def test_more_replies_than_one_statement_closes_are_closed(
     assert message(database_url, message_ids[3])[2:] == ("", "failed", "crashed")
 
 
-async def test_two_who_bury_close_each_reply_once(
+async def test_two_who_close_it_close_each_reply_once(
     database: Database, owner: Owner
 ) -> None:
     message_ids = {await owner.start_reply() for _ in range(20)}
-    burials = await asyncio.gather(
-        *(bury(database, owner.id, sole=True) for _ in range(5))
-    )
-    (closed,) = [each for each in burials if each is not None]
+    closings = await asyncio.gather(*(close_now(database, owner.id) for _ in range(5)))
+    (closed,) = [each for each in closings if each is not None]
     assert set(closed) == message_ids

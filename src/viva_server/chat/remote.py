@@ -24,7 +24,7 @@ _FOLLOW_SECONDS = 0.1
 _RENEW_SECONDS = 1.0
 
 
-class FarReplies:
+class RemoteReplies:
     """Follows the journal for all of them with one query every 0.1 s."""
 
     def __init__(
@@ -38,6 +38,7 @@ class FarReplies:
         self._process_id = process_id
         self._away_seconds = away_seconds
         self._replies: dict[str, ReplyText] = {}
+        self._told_as = ""
         self._told: set[str] = set()
         self._told_at = float("-inf")
         self._some = asyncio.Event()
@@ -79,13 +80,19 @@ class FarReplies:
         return reply
 
     async def tell(self) -> None:
-        """Write which replies of others are read here, at changes and each second."""
+        """Write which replies of others are read here, at changes and each second.
+
+        What was told under an id that has been declared dead is told again.
+        """
         read = {m for m, reply in self._replies.items() if reply.readers}
+        me = self._process_id()
+        if me != self._told_as:
+            self._told_as, self._told = me, set()
         now = asyncio.get_running_loop().time()
         if gone := self._told - read:
-            await remove_far_readers(self._database, self._process_id(), list(gone))
+            await remove_far_readers(self._database, me, list(gone))
         if read and (read - self._told or now - self._told_at > _RENEW_SECONDS):
-            await renew_far_readers(self._database, self._process_id(), list(read))
+            await renew_far_readers(self._database, me, list(read))
             self._told_at = now
         self._told = read
 
@@ -109,7 +116,7 @@ class FarReplies:
         news = await follow_replies(self._database, known)
         self._answered_at = asyncio.get_running_loop().time()
         for message_id in known.keys() - {followed.message_id for followed in news}:
-            self._replies.pop(message_id).cut()  # deleted
+            self._replies.pop(message_id).cut()  # deleted, or lost by a failover
         for followed in news:
             self._take(followed)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.integration.chat.looks import count, message
+from tests.integration.chat.owners import Owner, close_now
 from tests.integration.chat.rooms import (
     ANA,
     Line,
@@ -18,20 +19,21 @@ from tests.integration.chat.rooms import (
 )
 from tests.postgres import run_sql
 from tests.waiting import until
-from viva_server.chat import far, journal
+from viva_server.chat import journal, remote
 from viva_server.chat.text import ReaderCutError
-from viva_server.errors import ReplyInProgressError
+from viva_server.errors import OverloadedError, ReplyInProgressError
 from viva_server.store.db import Database
 from viva_server.store.replies import (
     Chunk,
     FollowedReply,
     append_chunks,
     follow_replies,
+    load_reply,
 )
 from viva_server.store.statements import Statements
 
 
-async def test_a_far_reader_gets_every_character_and_the_same_ending(
+async def test_a_remote_reader_gets_every_character_and_the_same_ending(
     process: Process, other: Process
 ) -> None:
     reading, model = await process.begin()
@@ -77,7 +79,7 @@ async def test_a_cursor_ahead_of_a_following_process_is_good(
         await resumed.wait()
         return await follow_replies(database, known)
 
-    monkeypatch.setattr(far, "follow_replies", follow_late)
+    monkeypatch.setattr(remote, "follow_replies", follow_late)
     model.say("visto ali")
     await read(reading, 9)
     ahead = await other.chat.resume(ANA, reading.message_id, 9, Line())
@@ -137,7 +139,7 @@ async def test_a_reply_is_stopped_from_anywhere(
     assert count(database_url, "live_replies") == 0
 
 
-async def test_a_far_reader_keeps_a_new_message_out_until_it_leaves(
+async def test_a_remote_reader_keeps_a_new_message_out_until_it_leaves(
     database_url: str, process: Process, other: Process
 ) -> None:
     reading, model = await process.begin()
@@ -222,7 +224,7 @@ async def test_who_comes_back_in_its_grace_keeps_the_reply(
         assert (text, ending.finish_reason) == ("tudo", "stop")
 
 
-async def test_a_far_reader_whose_process_died_counts_no_more(
+async def test_a_remote_reader_whose_process_died_counts_no_more(
     database_url: str, process: Process, other: Process
 ) -> None:
     reading, _ = await process.begin()
@@ -235,8 +237,11 @@ async def test_a_far_reader_whose_process_died_counts_no_more(
         await process.ask("Outra coisa")
     run_sql(
         database_url,
-        "UPDATE viva.far_readers SET seen_at = seen_at - interval '3 seconds'",
+        "UPDATE viva.far_readers SET seen_at = seen_at - interval '1 hour'",
     )
+    with pytest.raises(ReplyInProgressError):  # no clock says that it left
+        await process.ask("Outra coisa")
+    await close_now(process.database, other.id)
     await process.complete("Outra coisa")
     assert message(database_url, reading.message_id).finish_reason == "superseded"
 
@@ -254,6 +259,38 @@ async def test_readers_of_a_deleted_reply_are_sent_away(
     )
     with pytest.raises(ReaderCutError):
         await read(far, 1)
+
+
+async def test_remote_readers_are_told_again_when_their_process_is_another(
+    database_url: str, process: Process, other: Process
+) -> None:
+    reading, model = await process.begin()
+    reader = await other.chat.resume(ANA, reading.message_id, 0, Line())
+    process.chat.leave(reading)
+    told = "SELECT CAST(process_id AS text) FROM viva.far_readers"
+    await until(lambda: (other.id,) in run_sql(database_url, told))
+    await close_now(process.database, was := other.id)
+    await until(lambda: other.id != was)
+    await until(lambda: (other.id,) in run_sql(database_url, told))
+    model.say("ainda")
+    assert await read(reader, 5) == "ainda"
+
+
+async def test_while_the_owner_is_silent_nobody_is_told_that_it_answers(
+    process: Process, owner: Owner
+) -> None:
+    message_id = await owner.start_reply()
+    stored = await load_reply(process.database, ANA, message_id)
+    assert stored is not None
+    with pytest.raises(ReplyInProgressError):
+        await process.ask("Outra coisa", session_id=stored.session_id)
+    await until(lambda: process.runtime.ownership.is_silent(owner.id))
+    with pytest.raises(OverloadedError):
+        await process.ask("Outra coisa", session_id=stored.session_id)
+    with pytest.raises(OverloadedError):
+        await process.chat.stop(ANA, message_id)
+    with pytest.raises(OverloadedError):
+        await process.sessions.delete(ANA, stored.session_id)
 
 
 def _left(dsn: str) -> bool:
