@@ -153,10 +153,13 @@ def dump(dsn: str) -> list[Stored]:
 
 
 def runs_of(model: FakeModel) -> list[ModelRun]:
-    """Give what the model saw."""
+    """Give what the model saw.
+
+    A question without an answer stands before the next one, behind a blank line.
+    """
     return [
         ModelRun(
-            question=request.message,
+            question=request.message.rpartition("\n\n")[2],
             text=request.text,
             began=request.started_at,
             ended=request.closed_at or float("inf"),

@@ -183,7 +183,7 @@ BREACHES: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     ),
     "not ready when nothing happens": (
         "F3",
-        [("fault", 100, 110, "reset"), ("ready", 120, False), ("ready", 121, True)],
+        [("fault", 100, 110, "reset"), ("ready", 120, False), ("ready", 123, True)],
     ),
     "the model is blamed": ("F4", [("reply", "upstream_error")]),
 }
