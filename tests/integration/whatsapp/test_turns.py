@@ -17,6 +17,7 @@ from viva_server.responders import EndOfReply
 from viva_server.store.db import Database
 from viva_server.store.operator import list_dead, replay
 from viva_server.whatsapp import rules
+from viva_server.whatsapp.conversation import turns
 
 LID = "123456789012345@lid"
 _TURNS = "SELECT count(*), max(runs) FROM viva.whatsapp_turns WHERE state = 'answered'"
@@ -194,6 +195,31 @@ async def test_what_comes_before_a_turn_runs_again_is_answered_behind_it(
         await site.sent(2)
         assert site.answers.questions == ["um", "um", "dois"]
         assert site.texts == ["Resposta 2", "Resposta 3"]
+
+
+_REFUSES = """
+CREATE SEQUENCE viva.refused;
+CREATE FUNCTION viva.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM nextval('viva.refused');
+    RAISE insufficient_privilege;
+END $$;
+CREATE TRIGGER refuses BEFORE INSERT ON viva.messages
+FOR EACH ROW EXECUTE FUNCTION viva.refuse();
+"""
+
+
+async def test_a_turn_that_the_database_refuses_waits_and_loses_no_run(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_SOON_SECONDS", 0.05)
+    async with lab(database_url) as site:
+        site.rows(_REFUSES)
+        site.receive("oi")
+        await until(lambda: site.rows("SELECT last_value FROM viva.refused")[0][0] > 5)
+        site.rows("DROP TRIGGER refuses ON viva.messages")
+        await site.sent()
+        assert site.texts == ["Resposta 1"]
+        assert site.rows(_TURNS) == [(1, 1)]
 
 
 async def test_a_turn_that_fails_every_time_is_dead_and_can_be_replayed(

@@ -20,6 +20,7 @@ from viva_server.errors import (
     OverloadedError,
     ReplyInProgressError,
     ReplyPendingError,
+    RowError,
     StoreError,
     TooManyRepliesError,
 )
@@ -317,8 +318,12 @@ class Turns:
         try:
             ending = await self._read(question)
         except (OverloadedError, ReplyInProgressError, TooManyRepliesError):
-            await self._database.execute("take_back_run", **run)
+            await self._take_back(run)
             return _SOON_SECONDS
+        except StoreError as error:
+            if not isinstance(error, RowError):  # it may be stored another time
+                await self._take_back(run)
+            raise
         except ReplyPendingError:
             # If it is stored, it is generated, or closed by the collector of orphans.
             return _ORPHAN_SECONDS
@@ -336,6 +341,16 @@ class Turns:
         else:
             self._counters.turns["again"] += 1
         return seconds
+
+    async def _take_back(self, run: dict[str, str]) -> None:
+        """Count no run that could not begin, however long the database is away."""
+        while True:
+            try:
+                await self._database.execute("take_back_run", **run)
+            except StoreError:
+                await asyncio.sleep(_SOON_SECONDS)
+            else:
+                return
 
     async def _read(self, question: Question) -> Ending | None:
         """Ask, and wait for the reply's ending; None: this process gave it up."""
