@@ -111,8 +111,9 @@ WHERE
 RETURNING id;
 
 -- name: close_from_journal
--- Close replies of an owner with the text that was committed for them.
-WITH texts AS (
+-- Close replies of an owner with the text that was committed for them, which is read
+-- once: inlined, it would be read again for each of its three uses below.
+WITH texts AS MATERIALIZED (
     SELECT l.message_id, l.session_id, viva.journal_text(l.message_id, 0) AS text
     FROM viva.live_replies AS l
     WHERE

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import PurePosixPath
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from tests.chat_host import Answer, Host, serving, settings
 from tests.dictation import saying
@@ -29,7 +29,7 @@ TEXTS: dict[PageName, tuple[str, ...]] = {
     "chat": ("text.js",),
     "operator": ("operator/text.js", "operator/words.js"),
 }
-MAX_WEIGHT_BYTES = 150_000
+MAX_WEIGHT_BYTES = 60_000
 POLICY = {
     "default-src 'none'",
     "script-src 'self'",
@@ -127,8 +127,31 @@ async def test_other_methods_are_refused() -> None:
 
 
 @every_page
-def test_a_page_weighs_at_most_150_kb(page: PageName) -> None:
-    assert sum(len(FILES[page][name]) for name in LOADED[page]) <= MAX_WEIGHT_BYTES
+async def test_a_page_weighs_at_most_60_kb_on_its_way(page: PageName) -> None:
+    weight = 0
+    async with (
+        serving(page_app(page)) as host,
+        ClientSession(auto_decompress=False) as browser,
+    ):
+        for name in LOADED[page]:
+            url = host.origin + address(page, name)
+            async with browser.get(url) as response:
+                weight += len(await response.read())
+    assert weight <= MAX_WEIGHT_BYTES
+
+
+async def test_who_takes_no_gzip_gets_none_and_each_coding_has_its_tag() -> None:
+    async with serving(page_app()) as host:
+        packed = await get(host, "/app.js")
+        plain = await get(host, "/app.js", **{"Accept-Encoding": "identity"})
+        tag = {"If-None-Match": packed.headers["ETag"]}
+        known = await get(host, "/app.js", **tag)
+        other = await get(host, "/app.js", **tag, **{"Accept-Encoding": "identity"})
+    assert (packed.headers["Content-Encoding"], packed.body) == ("gzip", plain.body)
+    assert "Content-Encoding" not in plain.headers
+    assert (known.status, other.status) == (304, 200)
+    for answer in (packed, plain, known):
+        assert answer.headers["Vary"] == "Accept-Encoding"
 
 
 @every_page

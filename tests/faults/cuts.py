@@ -111,7 +111,7 @@ async def all_are_cut(
         await asyncio.sleep(seconds)
         for way in pair.ways:
             await way.set("pass")
-        await asyncio.sleep(3.0)  # the verdicts of the rules before came within 0.6 s
+            await asyncio.sleep(2.5)  # whoever is back first must not judge the other
         assert run_sql(dsn, DEAD) == []
         await pair.all_go_on()
     return {"mode": mode, "seconds": seconds, "declared_dead": 0}

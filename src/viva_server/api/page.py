@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import posixpath
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ _HEADERS = {
         "form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
+    "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -98,18 +100,24 @@ def _index(content: bytes, api: str) -> Handler:
 
 
 def _file(content: bytes, content_type: str) -> Handler:
-    etag = sha256(content).hexdigest()[:32]
+    packed = gzip.compress(content, mtime=0)
+    digest = sha256(content).hexdigest()[:32]
 
     async def send(request: web.Request) -> web.StreamResponse:
+        is_packed = "gzip" in request.headers.get("Accept-Encoding", "")
+        # RFC 9110 § 8.8.3.3: another coding is another representation.
+        etag = f"{digest}-gzip" if is_packed else digest
         if any(known.value == etag for known in request.if_none_match or ()):
             response = web.Response(status=304, headers=_HEADERS)
         else:
             response = web.Response(
-                body=content,
+                body=packed if is_packed else content,
                 content_type=content_type,
                 charset="utf-8",
                 headers=_HEADERS,
             )
+            if is_packed:
+                response.headers["Content-Encoding"] = "gzip"
         response.etag = etag
         return response
 
