@@ -26,7 +26,7 @@ test: .venv/.all
 	@sh .ci/packages.sh
 	.venv/bin/python -m pytest -n 2 --dist loadfile
 
-# Faults at random between servers and database; CAMPAIGN="--seed 16" repeats a run.
+# Faults at random between servers and database; CAMPAIGN="--seed 80" repeats a run.
 campaign: .venv/.all
 	@sh .ci/packages.sh
 	.venv/bin/python -m tests.faults.campaign \

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -89,7 +88,7 @@ async def _reset(site: Site, _: History, on: Sequence[Server]) -> AsyncIterator[
 async def _delayed(site: Site, _: History, on: Sequence[Server]) -> AsyncIterator[None]:
     ways = [site.way(server) for server in on]
     for way in ways:
-        way.delay_seconds = random.uniform(0.1, 0.8)
+        way.delay_seconds = site.chance.uniform(0.1, 0.8)
     try:
         yield
     finally:
@@ -201,7 +200,7 @@ RIGHTS = (
 async def _right_revoked(
     site: Site, _: History, __: Sequence[Server]
 ) -> AsyncIterator[None]:
-    right = random.choice(RIGHTS)
+    right = site.chance.choice(RIGHTS)
     run_sql(site.fleet.dsn, f"REVOKE {right} FROM {ROLE}")
     try:
         yield
@@ -227,7 +226,7 @@ async def _table_locked(
     site: Site, _: History, __: Sequence[Server]
 ) -> AsyncIterator[None]:
     with _transaction(site.fleet.dsn) as cursor:
-        lock = f"LOCK TABLE viva.{random.choice(TABLES)}"
+        lock = f"LOCK TABLE viva.{site.chance.choice(TABLES)}"
         await asyncio.to_thread(cursor.execute, lock)
         yield
 

@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,7 +161,8 @@ class Watch:
 class Deck:
     """Deals all faults before it deals one again, as the seed says."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], chance: random.Random) -> None:
+        self.chance = chance
         self._all = faults
         self._faults: list[Fault] = []
 
@@ -175,7 +176,7 @@ class Deck:
 
     def _cards(self) -> Iterator[Fault]:
         yield from list(self._faults)
-        self._faults += random.sample(self._all, len(self._all))
+        self._faults += self.chance.sample(self._all, len(self._all))
         yield from list(self._faults)
 
 
@@ -187,6 +188,7 @@ class Nemesis:
         self._site = site
         self._history = history
         self._deck = deck
+        site.chance = deck.chance
         self._count = 0
 
     async def run(self) -> None:
@@ -194,26 +196,35 @@ class Nemesis:
         until = time.monotonic() + self._plan.seconds
         await asyncio.sleep(_LEAST_REST_SECONDS)
         while True:
-            began = time.monotonic()
+            began, chance = time.monotonic(), self._deck.chance
+            pause = chance.uniform(*self._plan.pause)
             first = self._deck.deal(self._site)
             assert first is not None, "no fault fits this site"
+            to_come = [self._inject(first)]
+            if chance.random() < _TWO_AT_ONCE:
+                after = chance.uniform(0.0, 5.0)
+                if second := self._deck.deal(self._site, first.part):
+                    to_come.append(self._inject(second, after))
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._inject(first))
-                is_double = random.random() < _TWO_AT_ONCE
-                if is_double and (second := self._deck.deal(self._site, first.part)):
-                    group.create_task(self._inject(second, random.uniform(0.0, 5.0)))
-            pause = began + random.uniform(*self._plan.pause) - time.monotonic()
-            pause = max(pause, _LEAST_REST_SECONDS)
-            if time.monotonic() + pause > until:
+                for standing in to_come:
+                    group.create_task(standing)
+            rest = began + pause - time.monotonic()
+            rest = max(rest, _LEAST_REST_SECONDS)
+            if time.monotonic() + rest > until:
                 await asyncio.sleep(max(0.0, until - time.monotonic()))
                 return
-            await asyncio.sleep(pause)
+            await asyncio.sleep(rest)
 
-    async def _inject(self, fault: Fault, after: float = 0.0) -> None:
-        await asyncio.sleep(after)
+    def _inject(self, fault: Fault, after: float = 0.0) -> Coroutine[Any, Any, None]:
+        """Decide whom it meets and for how long, so that a seed decides; then do it."""
         servers = self._site.servers
-        on = servers if fault.is_for_all else [random.choice(servers)]
-        seconds = random.uniform(*fault.seconds)
+        on = servers if fault.is_for_all else [self._deck.chance.choice(servers)]
+        return self._stand(fault, on, self._deck.chance.uniform(*fault.seconds), after)
+
+    async def _stand(
+        self, fault: Fault, on: Sequence[Server], seconds: float, after: float
+    ) -> None:
+        await asyncio.sleep(after)
         self._count += 1
         facts: dict[str, Any] = {
             "number": self._count,
@@ -318,7 +329,7 @@ async def random_faults(postgres: PostgresServer, folder: Path, plan: Plan) -> F
     Raises:
         AssertionError: a promise was broken; what, stands in the text.
     """
-    deck, broken = Deck(plan.faults), list[str]()
+    deck, broken = Deck(plan.faults, random.Random(random.random())), list[str]()
     total, slowest = Counter[str](), dict[str, float]()
     count = max(1, round(plan.seconds / _ROUND_SECONDS))
     for number in range(count):

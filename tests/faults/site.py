@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,8 @@ class Site:
         self.postgres = postgres
         self.fleet = fleet
         self.pooler = pooler
+        self.chance = random.Random(0)
+        """By which a fault chooses what it breaks."""
         self.filler: Path | None = None
         """What fills the disk of the logs, where they have one of their own."""
         self._address = 0
