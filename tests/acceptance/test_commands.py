@@ -351,7 +351,7 @@ def test_an_embedded_database_that_dies_is_started_again() -> None:
 
 
 def wait_for_another(pid_file: Path, old: int) -> None:
-    """Wait until the file has the pid of another PostgreSQL, which takes connections."""
+    """Wait until the file has the pid of another PostgreSQL, and that takes work."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         lines = pid_file.read_text().splitlines() if pid_file.exists() else []
