@@ -66,10 +66,11 @@ def _is_read(seen: Any) -> bool:
     return reply["far_processes"] == 1 and readers == [1, 1]
 
 
-@pytest.mark.parametrize(("age", "processes"), [("4 s", 0), ("-1 h", 1)])
-async def test_a_far_reader_whose_process_died_is_shown_no_more(
-    database_url: str, age: str, processes: int
+@pytest.mark.parametrize(("dead_at", "processes"), [("now()", 0), ("NULL", 1)])
+async def test_a_remote_reader_is_shown_until_its_process_is_dead(
+    database_url: str, dead_at: str, processes: int
 ) -> None:
+    other = new_id()
     async with (
         chat_host(database_url, Dictation()) as host,
         host.ana.stream("oi") as stream,
@@ -77,8 +78,10 @@ async def test_a_far_reader_whose_process_died_is_shown_no_more(
         message_id = (await stream.event()).data["message_id"]
         rows(
             database_url,
+            "INSERT INTO viva.processes (id, lock_key, dead_at) VALUES"
+            f" ('{other}', 1, {dead_at});"
             "INSERT INTO viva.far_readers (message_id, process_id, seen_at) VALUES"
-            f" ('{message_id}', gen_random_uuid(), now() - interval '{age}')",
+            f" ('{message_id}', '{other}', now() - interval '1 h')",
         )
         [reply] = (await overview(operator(host)))["replies"]
         assert reply["far_processes"] == processes

@@ -156,8 +156,8 @@ async def test_what_was_typed_and_sent_survives_an_expired_access(
         await expect(other.questions).to_have_text(["enviada model:tokens=5"])
         await other.ended()
         await other.field.fill("e um rascunho")
-        await other.page.goto(f"{chat.origin}/#token={token('page new-link')}")
-        await other.page.reload()
+        async with other.page.expect_event("load"):  # a new link loads the page anew
+            await other.page.goto(f"{chat.origin}/#token={token('page new-link')}")
         await other.loaded()
         await expect(other.field).to_have_value("e um rascunho")
         await expect(other.questions).to_have_count(1)

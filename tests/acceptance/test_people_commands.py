@@ -339,7 +339,7 @@ def test_a_database_that_is_away_is_one_line(name: str) -> None:
 
     result = run(name, *who, *yes, settings=given(url))
 
-    assert result.returncode == 1
+    assert result.returncode == 69
     assert result.stderr.count("\n") == 1
     assert "sesame" not in result.stderr
 

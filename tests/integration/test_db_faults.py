@@ -289,13 +289,13 @@ async def test_the_line_for_a_connection_is_bounded(
 ) -> None:
     async with other.transaction(), other.transaction():
         tasks = [asyncio.create_task(other.fetch_statement(_COUNT)) for _ in range(201)]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        (first,) = done
-        with pytest.raises(StoreUnavailableError, match="too many wait"):
-            await first
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        # On a busy machine some have waited in vain by now; one did not even wait.
+        refused = [str(task.exception()) for task in tasks if task.done()]
+        assert refused.count("too many wait for a database connection") == 1
         await asyncio.wait(tasks)
-        for task in tasks:
-            task.exception()
+        reasons = [str(task.exception()) for task in tasks]
+        assert reasons.count("no database connection is free") == 200
 
 
 async def test_above_1024_sockets_errors_are_errors(
