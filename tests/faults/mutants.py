@@ -105,8 +105,10 @@ def send_blindly() -> None:
 def write_when_dead() -> None:
     """A process that was declared dead goes on writing: no fence (M8)."""
     short_times()
-    for name in ("append_chunks", "close_replies", "beat"):
-        sql = queries.find_query(name).sql.replace("dead_at IS NULL", "TRUE")
+    # A look tells of the death as well, and may come before the first write.
+    for name in ("append_chunks", "close_replies", "beat", "look_at_processes"):
+        sql = queries.find_query(name).sql.replace("p.dead_at", "dead_at")
+        sql = sql.replace("dead_at IS NULL", "TRUE")
         sql = sql.replace("AND m.status = 'streaming'", "")
         object.__setattr__(queries.find_query(name), "sql", sql)
         object.__setattr__(queries.find_query(name), "prepared", None)

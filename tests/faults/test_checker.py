@@ -263,4 +263,4 @@ async def test_a_real_server_without_the_fence_is_found_out(
 ) -> None:
     armed = ["mutant:write_when_dead"]
     with pytest.raises((AssertionError, TimeoutError)):  # it writes, or cuts nobody
-        await frozen(fleet, model, seconds=4.0, armed=armed, persons=5)
+        await frozen(fleet, model, seconds=6.0, armed=armed, persons=5)
