@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import pytest_asyncio
@@ -185,14 +184,16 @@ BLOCKS = [each.code for each in blocks_of(DOCUMENT) if each.language == "sh"]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_each_configuration_in_the_documentation_can_be_used(block: str) -> None:
+async def test_each_configuration_in_the_documentation_can_be_used(block: str) -> None:
     variables = dict(
         shlex.split(line)[0].split("=", 1) for line in block.strip().splitlines()
     )
     assert all(name.startswith("VIVA_MODEL_") for name in variables)
     config = Config.from_env(variables)
     assert config.model_url is not None
-    assert OpenAIResponder.of(config, MagicMock()) is not None
+    assert config.model_url.scheme in {"http", "https"}
+    async with model_session() as session:
+        OpenAIResponder.of(config, session)  # raises where a header cannot be sent
 
 
 def test_there_is_a_configuration_for_each_server() -> None:
