@@ -113,11 +113,11 @@ class RemoteReplies:
             self._some.clear()
             return
         known = {m: reply.length for m, reply in self._replies.items()}
-        news = await follow_replies(self._database, known)
+        updates = await follow_replies(self._database, known)
         self._answered_at = asyncio.get_running_loop().time()
-        for message_id in known.keys() - {followed.message_id for followed in news}:
+        for message_id in known.keys() - {followed.message_id for followed in updates}:
             self._replies.pop(message_id).cut()  # deleted, or lost by a failover
-        for followed in news:
+        for followed in updates:
             self._take(followed)
 
     def _take(self, followed: FollowedReply) -> None:

@@ -197,10 +197,8 @@ class OpenAIResponder:
         ]
         if self._system_role != "user":
             messages.insert(0, {"role": self._system_role, "content": prompt})
-        elif (
-            first := next((m for m in messages if m["role"] == "user"), None)
-        ) is not (None):
-            first["content"] = f"{prompt}\n\n{first['content']}"
+        elif users := [each for each in messages if each["role"] == "user"]:
+            users[0]["content"] = f"{prompt}\n\n{users[0]['content']}"
         own = {"model": self._model, "messages": messages, "stream": True}
         return msgspec.json.encode({**self._params, **own})
 

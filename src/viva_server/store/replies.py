@@ -128,7 +128,7 @@ async def load_reply(
 async def follow_replies(
     database: Database, known: dict[str, int]
 ) -> list[FollowedReply]:
-    """Read news of replies by id, from the characters known of each.
+    """Read updates of replies by id, from the characters known of each.
 
     A reply that is missing in the answer has been deleted.
     """

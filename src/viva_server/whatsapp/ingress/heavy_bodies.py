@@ -225,7 +225,7 @@ class _Process:
                 self._child.kill()
 
     def end(self) -> int:
-        """Kill and bury it, and return how it ended: it holds nothing of value."""
+        """Kill it, and return how it ended: it holds nothing of value."""
         self.has_ended = True
         self.kill()
         if self._child is None:
