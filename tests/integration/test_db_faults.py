@@ -364,3 +364,18 @@ async def test_close_ends_a_transaction_that_stands_still(
     with pytest.raises(StoreUnavailableError):
         await work()
     assert await _count(db) == 0
+
+
+async def test_a_cancellation_with_the_answer_is_no_less_one(database_url: str) -> None:
+    """What aiopg waits with forgets it before Python 3.12 (python/cpython#86296)."""
+    link = await connect(
+        parse_address(database_url), connect_seconds=5, query_seconds=5
+    )
+    with closing(link):
+        running = asyncio.create_task(link.run("SELECT pg_sleep(0.05)", None))
+        while (answer := link._connection._waiter) is None:
+            await asyncio.sleep(0)
+        # Behind the callback of aiopg's own wait, in the same turn of the loop.
+        answer.add_done_callback(lambda _: running.cancel())
+        await asyncio.wait({running})
+        assert running.cancelled()

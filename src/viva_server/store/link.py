@@ -159,13 +159,15 @@ class Link:
         return self._prepares
 
     async def _run(self, sql: str, parameters: Mapping[str, object] | None) -> Result:
+        cancellations = _cancellations()
         try:
             await self._cursor.execute(sql, parameters, timeout=self.query_seconds)
+            _raise_swallowed(cancellations)
             return read_result(self._cursor.raw)
         except asyncio.CancelledError as error:
             # aiopg turns a statement that the server cancelled into this as well.
             reason = error.__context__
-            if not isinstance(reason, QueryCanceledError) or _is_being_cancelled():
+            if not isinstance(reason, QueryCanceledError) or _cancellations():
                 raise
             raise translate(reason, lost=False) from None
         except (psycopg2.Error, TimeoutError, ValueError) as error:
@@ -212,12 +214,14 @@ async def _connect_to(target: Parameters, seconds: float, query_seconds: float) 
         "enable_json": False,  # psycopg2 reads json and jsonb without it
         "enable_uuid": False,  # ids are text
     }
+    cancellations = _cancellations()
     try:
         connection = await aiopg.connect(**arguments)
     # RuntimeError: uvloop, when another user of aiopg left a stale handle behind.
     except (psycopg2.Error, OSError, TimeoutError, RuntimeError) as error:
         raise unreachable(error) from error
     try:
+        _raise_swallowed(cancellations)
         link = Link(connection, await connection.cursor(), seconds)
         await _prepare(link, query_seconds)
         link.query_seconds = query_seconds
@@ -240,6 +244,18 @@ async def _prepare(link: Link, query_seconds: float) -> None:
     await link.run(query.sql, {name: int(s * 1000) for name, s in seconds.items()})
 
 
-def _is_being_cancelled() -> bool:
+def _cancellations() -> int:
+    """Give how often the running task has been asked to end."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
+
+
+def _raise_swallowed(cancellations: int) -> None:
+    """Raise CancelledError if the task was cancelled since `_cancellations()`.
+
+    aiopg waits with `asyncio.wait_for`, which before Python 3.12 gives its result and
+    forgets the cancellation when both come in the same turn of the loop
+    (python/cpython#86296): the task would go on for ever.
+    """
+    if _cancellations() > cancellations:
+        raise asyncio.CancelledError
