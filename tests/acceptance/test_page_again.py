@@ -138,6 +138,29 @@ async def test_a_draft_is_kept_for_each_session_through_a_reload(
     await expect(chat.field).to_have_value("")
 
 
+async def test_a_tab_that_only_shows_a_session_keeps_nothing(
+    chat: ChatPage, site: Program
+) -> None:
+    """What is typed in another tab meanwhile is not seen here yet, and stays."""
+    await add_sessions(site.origin, "watching", ["primeira"], ["segunda"])
+    await chat.page.add_init_script(
+        """globalThis.writes = [];
+        for (const name of ["setItem", "removeItem"]) {
+          const real = Storage.prototype[name];
+          Storage.prototype[name] = function (...values) {
+            if (this === localStorage) writes.push(values[0]);
+            return real.apply(this, values);
+          };
+        }"""
+    )
+    await chat.open("watching")
+    await chat.page.locator("#sessions .name").last.click()
+    await expect(chat.questions).to_have_text(["primeira"])
+    assert await chat.value("writes") == []
+    await chat.field.fill("x")
+    assert len(await chat.value("writes")) == 1
+
+
 async def test_what_was_typed_and_sent_survives_an_expired_access(
     chat: ChatPage,
 ) -> None:

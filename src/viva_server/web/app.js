@@ -76,8 +76,13 @@ function submit() {
 
 /** Puts a text into the field, and keeps it for the open session. */
 function write(words) {
-  if (field.value !== words) field.value = words;
+  show(words);
   kept.keepDraft(chat.sessionId, words);
+}
+
+/** Puts a text into the field. What a tab only shows, another may be writing. */
+function show(words) {
+  if (field.value !== words) field.value = words;
   fitField();
 }
 
@@ -112,7 +117,7 @@ let draftOf; // the session whose draft is in the field
 function showSession() {
   if (draftOf !== chat.sessionId) {
     draftOf = chat.sessionId;
-    write(kept.draft(draftOf));
+    show(kept.draft(draftOf));
   }
   sessions.mark(chat.sessionId);
   showTitle();

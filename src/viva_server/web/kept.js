@@ -1,5 +1,6 @@
 // What the page keeps in the browser, so that nothing typed is lost: a draft for each
-// session, and the messages that the server has not taken yet, in their order.
+// session, and the messages that the server has not taken yet, in their order. Each has
+// an entry of its own: another tab may write at the same time.
 
 /** The name of a session that the server has not made yet. */
 const FIRST = "first";
@@ -14,40 +15,53 @@ export class Kept {
 
   /** The text that was typed in a session and not sent. */
   draft(sessionId) {
-    return this.#read("drafts", {})[sessionId ?? FIRST] ?? "";
+    return this.#read(this.#draftOf(sessionId)) ?? "";
   }
 
   keepDraft(sessionId, text) {
-    const { [sessionId ?? FIRST]: _, ...drafts } = this.#read("drafts", {});
-    if (text) drafts[sessionId ?? FIRST] = text;
-    this.#write("drafts", drafts);
+    this.#write(this.#draftOf(sessionId), text || undefined);
   }
 
-  /** The messages that wait, as {question, key}. */
+  /** The messages that wait, as {question, key}, the oldest first. */
   get waiting() {
-    return this.#read("waiting", []);
+    const own = `${this.#name}:waiting:`;
+    const found = [];
+    try {
+      for (const name of Object.keys(localStorage)) {
+        if (name.startsWith(own)) found.push({ ...this.#read(name), key: name.slice(own.length) });
+      }
+    } catch {
+      // No storage: none waits.
+    }
+    return found.filter(({ question }) => question).sort((a, b) => a.at - b.at);
   }
 
-  wait(message) {
-    this.#write("waiting", [...this.waiting, message]);
+  wait({ question, key }) {
+    const at = performance.timeOrigin + performance.now(); // finer than Date.now()
+    this.#write(`${this.#name}:waiting:${key}`, { question, at });
   }
 
   /** Takes out a message that waits no more. */
   done(key) {
-    if (key) this.#write("waiting", this.waiting.filter((each) => each.key !== key));
+    if (key) this.#write(`${this.#name}:waiting:${key}`, undefined);
   }
 
-  #read(what, none) {
+  #draftOf(sessionId) {
+    return `${this.#name}:draft:${sessionId ?? FIRST}`;
+  }
+
+  #read(name) {
     try {
-      return JSON.parse(localStorage.getItem(`${this.#name}:${what}`)) ?? none;
+      return JSON.parse(localStorage.getItem(name));
     } catch {
-      return none; // no storage, or not ours
+      return null; // no storage, or not ours
     }
   }
 
-  #write(what, value) {
+  #write(name, value) {
     try {
-      localStorage.setItem(`${this.#name}:${what}`, JSON.stringify(value));
+      if (value === undefined) localStorage.removeItem(name);
+      else localStorage.setItem(name, JSON.stringify(value));
     } catch {
       // Full, or none: then the tab alone has it.
     }
