@@ -244,11 +244,19 @@ async def _alter_behind_a_report(
     with _transaction(site.fleet.dsn) as report:
         await asyncio.to_thread(report.execute, "SELECT count(*) FROM viva.messages")
         altering = asyncio.create_task(asyncio.to_thread(alter))
+        while not await asyncio.to_thread(_some_wait, report):
+            await asyncio.sleep(0.01)
         try:
             yield
         finally:
             report.connection.rollback()
             await altering
+
+
+def _some_wait(report: Any) -> bool:
+    report.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted"
+                   " AND relation = 'viva.messages'::regclass)")  # fmt: skip
+    return bool(report.fetchone()[0])
 
 
 @contextlib.asynccontextmanager
