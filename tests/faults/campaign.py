@@ -135,7 +135,6 @@ async def kill_closing_dead(world: World) -> Figures:
 
 async def frozen(world: World) -> Figures:
     async with world.fleet() as (fleet, model):
-        await fleet.may_judge()
         return await dying.frozen(fleet, model, seconds=20.0, persons=40)
 
 

@@ -83,4 +83,4 @@ async def test_a_lock_that_is_lost_is_taken_again_once(
     )
     # A new connection may hold a lock again.
     await until(lambda: _row(database_url, ownership.id)[2])
-    assert not ownership.detector.is_pooled
+    await until(lambda: not ownership.detector.is_pooled)
