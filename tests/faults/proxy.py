@@ -48,6 +48,8 @@ class Proxy:
         self._address = parse_dsn(dsn)
         self._retransmits = retransmits
         self._writers: set[asyncio.StreamWriter] = set()
+        self._servers: set[asyncio.StreamWriter] = set()
+        """Those of `_writers` that lead to the server."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -83,6 +85,14 @@ class Proxy:
     def reset(self) -> None:
         """Reset all open connections; new ones are taken as the mode says."""
         for writer in self._writers:
+            _reset(writer)
+
+    def forget(self) -> None:
+        """Reset the server's side of all open connections, as if its machine were gone.
+
+        The clients hear of it when the mode lets answers through.
+        """
+        for writer in self._servers:
             _reset(writer)
 
     async def _listen(self) -> None:
@@ -122,6 +132,7 @@ class Proxy:
             _reset(writer)
             return
         self._writers.add(forth)
+        self._servers.add(forth)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump("up", reader, forth))
@@ -131,6 +142,7 @@ class Proxy:
             _reset(forth)
         finally:
             self._writers.discard(forth)
+            self._servers.discard(forth)
             forth.close()
 
     def _connect(

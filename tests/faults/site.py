@@ -188,9 +188,13 @@ class Site:
             await asyncio.sleep(0.5)
 
     async def move(self) -> None:
-        """Give the database another address, and lose the one that it had."""
+        """Give the database another address, and lose the one that it had.
+
+        It is another machine: it has no connection of before, the clients still have.
+        """
         for ways in self._ways.values():
             await ways[self._address].set("drop")
+            ways[self._address].forget()
         self._address = (self._address + 1) % len(_ADDRESSES)
         for ways in self._ways.values():
             ways[self._address].reset()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.faults.proxy import Mode, Proxy
+from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.errors import StoreError
 from viva_server.store.db import Connection, Database
@@ -77,3 +78,18 @@ async def test_what_waited_for_longer_than_a_tcp_repeats_it_is_lost(
         await proxy.set("pass")
         with pytest.raises(StoreError):
             await ping
+
+
+async def test_a_machine_that_is_gone_has_no_connections_and_the_clients_have(
+    database_url: str,
+) -> None:
+    backend = "SELECT FROM pg_stat_activity WHERE pid = "
+    async with Proxy(database_url) as proxy, _connected(proxy) as (_, link):
+        row = await link.fetch_one("backend")
+        assert row is not None
+        await proxy.set("drop")
+        proxy.forget()
+        await until(lambda: not run_sql(database_url, f"{backend}{row.pid}"))
+        assert not link.lost
+        await proxy.set("pass")
+        await until(lambda: link.lost)
