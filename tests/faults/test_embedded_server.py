@@ -79,6 +79,23 @@ async def test_after_kill_9_the_reply_is_closed_at_once_at_the_next_start(
     assert question["conteudo"] == "person: speak"
 
 
+async def test_a_postgresql_that_was_killed_is_started_again_and_no_stream_ends(
+    alone: Server, model: FakeModel
+) -> None:
+    model.scripts = [Script(tokens=100, interval_ms=20)]
+    await alone.start()
+    (stream,) = await opened(alone, ["person"], "speak")
+    killed = postgres_of(folder_of(alone))
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    await read_all(stream)
+    last = last_of(stream)
+    assert last is not None
+    assert last.data["finish_reason"] == "stop", alone.log
+    assert (await messages_of(alone, "person"))[1]["conteudo"] == stream.text
+    assert postgres_of(folder_of(alone)) not in {None, killed}
+
+
 async def test_ctrl_c_stores_every_reply_and_ends_postgres(
     alone: Server, model: FakeModel
 ) -> None:

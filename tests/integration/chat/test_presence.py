@@ -89,7 +89,11 @@ async def test_a_remote_reader_is_cut_when_the_database_is_away_for_too_long(
     with pytest.raises(ReaderCutError):
         await read(reader, 1)
     assert loop.time() - since > 0.8
+    other.chat.leave(reader)
     following._database = other.database
+    model.say(", e de volta")
+    again = await other.chat.resume(ANA, reading.message_id, 8, Line())
+    assert await read(again, 12) == ", e de volta"
 
 
 async def test_a_short_outage_cuts_no_remote_reader(
@@ -105,6 +109,28 @@ async def test_a_short_outage_cuts_no_remote_reader(
     other.runtime.remote._database = other.database
     model.say("de volta")
     assert await read(reader, 8) == "de volta"
+
+
+async def test_a_reply_that_was_left_in_an_outage_ends_after_it(
+    database_url: str,
+) -> None:
+    async with running(database_url, disconnect_grace_seconds=0.2) as owner:
+        reading, _ = await owner.begin()
+        presence = owner.runtime.presence
+        away = Database(database_url)
+        await away.open()
+        await away.close()
+        presence._database, here = away, presence._database
+        owner.chat.leave(reading)
+        await asyncio.sleep(1.0)
+        assert message(database_url, reading.message_id).status == "streaming"
+        presence._database = here
+        await until(
+            lambda: (
+                message(database_url, reading.message_id).finish_reason
+                == "disconnected"
+            )
+        )
 
 
 async def test_who_reads_elsewhere_is_asked_before_a_reply_is_ended(
