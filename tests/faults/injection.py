@@ -218,6 +218,7 @@ def _transaction(dsn: str) -> Iterator[Any]:
         connection.close()
 
 
+CLOCK_AHEAD_SECONDS = 60
 TABLES = ("messages", "sessions", "journal", "inbox")
 
 
@@ -264,7 +265,7 @@ async def _clock_ahead(
     site: Site, _: History, __: Sequence[Server]
 ) -> AsyncIterator[None]:
     """It starts anew on a machine whose clock is a minute ahead, then on its own."""
-    await _started_anew(site, ahead="60s")
+    await _started_anew(site, ahead=f"{CLOCK_AHEAD_SECONDS}s")
     try:
         yield
     finally:

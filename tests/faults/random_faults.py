@@ -12,6 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from tests.faults.client import call
 from tests.faults.crowd import Crowd
 from tests.faults.fleet import Server
 from tests.faults.history import History
-from tests.faults.injection import FAULTS, Fault, Part
+from tests.faults.injection import CLOCK_AHEAD_SECONDS, FAULTS, Fault, Part
 from tests.faults.site import Pooler, Site, site_of
 from tests.faults.talk import close_history, quiet
 from tests.faults.whatsapp import (
@@ -308,7 +309,10 @@ class Round:
             closed_seconds=CLOSED_AFTER_FAULT_SECONDS if is_slow else CLOSED_SECONDS,
             slack_seconds=self._plan.slack,
         )
-        whatsapp = judge(evidence_of(dsn, self._persons, self._model, self._evolution))
+        evidence = evidence_of(dsn, self._persons, self._model, self._evolution)
+        was_ahead = "clock ahead" in {e.facts.get("name") for e in history.of("fault")}
+        ahead_seconds = CLOCK_AHEAD_SECONDS if was_ahead else 0
+        whatsapp = judge(replace(evidence, clock_ahead_seconds=ahead_seconds))
         broken = [f"{b.invariant} {b.what}" for b in chat.broken]
         broken += [f"WhatsApp {what}" for what in whatsapp.broken]
         if chat.word == "unknown":

@@ -220,3 +220,15 @@ def test_a_message_that_nobody_knew_yet_is_late_and_not_out_of_order() -> None:
     verdict = judge(crossed)
     assert verdict.broken == []
     assert verdict.figures["late"] == 1
+
+
+def test_the_order_is_not_told_by_a_clock_that_was_ahead() -> None:
+    good = evidence()
+    crossed = replace(
+        good,
+        said=[replace(good.said[0], known_at=60.0), *good.said[1:]],
+        got=[good.got[1], good.got[2], good.got[0]],
+    )
+    assert any("disordered" in what for what in judge(crossed).broken)
+    crossed = replace(crossed, clock_ahead_seconds=60.0)
+    assert not any("disordered" in what for what in judge(crossed).broken)

@@ -84,7 +84,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the witnesses say after all has become quiet."""
+    """What the witnesses say after all has become quiet.
+
+    The turns' times are the database's, whose clock may have been ahead by so much.
+    """
 
     said: Sequence[Said]
     asked: Sequence[Asked]
@@ -92,6 +95,7 @@ class Evidence:
     rows: Sequence[Row]
     turns: Sequence[Turn]
     parts: Sequence[Part]
+    clock_ahead_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -244,7 +248,8 @@ def _was_known(case: _Case, first: Said, second: Said) -> bool:
     turn = case.turn_of(second)
     if first.known_at is None or turn is None:
         return False
-    return first.known_at < turn.created_at - _MARGIN_SECONDS
+    margin = _MARGIN_SECONDS + case.evidence.clock_ahead_seconds
+    return first.known_at < turn.created_at - margin
 
 
 def _strangers(case: _Case) -> Iterator[str]:
