@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import platformdirs
 from yarl import URL
@@ -62,47 +63,68 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("viva-server", appauthor=False))
 
 
-def _text(value: str) -> str:
+# What reads a setting: the text of its variable, or what a program gives. Each raises
+# ValueError with the words behind the setting's name, which never repeat its value.
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    if "\0" in value:
+        raise ValueError("has a NUL character")
     return value
 
 
-def _flag(value: str) -> bool:
+def _flag(value: object) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True}
     words |= {"0": False, "false": False, "no": False, "off": False}
-    try:
-        return words[value.strip().lower()]
-    except KeyError:
-        raise ValueError("must be 1 or 0") from None
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and (word := value.strip().lower()) in words:
+        return words[word]
+    raise ValueError("must be 1 or 0")
 
 
-def _integer(value: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError("must be a whole number") from None
+def _integer(value: object) -> int:
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            return int(value)
+    raise ValueError("must be a whole number")
 
 
-def _seconds(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError("must be a number of seconds") from None
-    if math.isnan(number) or number < 0:
+def _number(value: object) -> float:
+    """Read a number; NaN where it is none."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            return float(value)
+    return math.nan
+
+
+def _seconds(value: object) -> float:
+    if not (number := _number(value)) >= 0:
         raise ValueError("must be a number of seconds, 0 or more")
     return number
 
 
-def _days(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError("must be a number of days") from None
+def _days(value: object) -> float:
+    number = _number(value)
     if not math.isfinite(number) or number <= 0:
         raise ValueError("must be a number of days above 0")
     return number
 
 
-def _http_url(value: str) -> URL:
+def _path(value: object) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError("must be a path")
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError("must be a path")
+    return Path(path)
+
+
+def _http_url(value: object) -> URL:
+    if not isinstance(value, str | URL):
+        raise ValueError("must be an http or https URL")
     try:
         url = URL(value)
     except ValueError:
@@ -112,11 +134,13 @@ def _http_url(value: str) -> URL:
     return url
 
 
-def _object(value: str) -> dict[str, Any]:
+def _object(value: object) -> dict[str, Any]:
     """Read a JSON object; its text may hold secrets, so no message repeats it."""
     try:
+        if not isinstance(value, str):
+            value = json.dumps(value, allow_nan=False)
         found = json.loads(value, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         raise ValueError("must be a JSON object") from None
     if not isinstance(found, dict):
         raise ValueError("must be a JSON object")
@@ -127,10 +151,26 @@ def _refuse_constant(_: str) -> None:
     raise ValueError("is no JSON")
 
 
-def _system_role(value: str) -> SystemRole:
-    if value not in {"system", "developer", "user"}:
+def _system_role(value: object) -> SystemRole:
+    if value not in ("system", "developer", "user"):
         raise ValueError("must be system, developer or user")
-    return cast("SystemRole", value)
+    return value
+
+
+def _items(value: object) -> list[object]:
+    """Give the parts of a text between commas, or what a list has."""
+    if isinstance(value, str):
+        return [word for word in value.split(",") if word.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a list")
+    return list(value)
+
+
+def _words(value: object) -> tuple[str, ...]:
+    words = tuple(_text(item).strip() for item in _items(value))
+    if not all(words):
+        raise ValueError("has an empty text in its list")
+    return words
 
 
 def _origin(value: str) -> str:
@@ -140,24 +180,32 @@ def _origin(value: str) -> str:
     return str(url.origin())
 
 
-def _words(value: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in value.split(",") if word.strip())
-
-
-def _origins(value: str) -> tuple[str, ...]:
+def _origins(value: object) -> tuple[str, ...]:
     return tuple(_origin(word) for word in _words(value))
 
 
-def _networks(value: str) -> tuple[Network, ...]:
+def _networks(value: object) -> tuple[Network, ...]:
+    return tuple(_network(item) for item in _items(value))
+
+
+def _network(value: object) -> Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
     try:
-        return tuple(ip_network(word, strict=False) for word in _words(value))
+        # An integer would be an address too.
+        return ip_network(str(value).strip(), strict=False)
     except ValueError as error:
         raise ValueError(f"has a bad address: {error}") from None
 
 
-def _setting(parse: Callable[[str], Any], default: Any = MISSING, **kwargs: Any) -> Any:
-    """Declare a field together with the reader of its environment variable."""
-    metadata = {"parse": parse}
+def _or_none(read: Callable[[object], Any]) -> Callable[[object], Any]:
+    """Take None as well, for what may be unset."""
+    return lambda value: None if value is None else read(value)
+
+
+def _setting(read: Callable[[object], Any], default: Any, **kwargs: Any) -> Any:
+    """Declare a field together with what reads it."""
+    metadata = {"read": _or_none(read) if default is None else read}
     if callable(default):
         return field(default_factory=default, metadata=metadata, **kwargs)
     return field(default=default, metadata=metadata, **kwargs)
@@ -168,6 +216,8 @@ class Config:
     """The settings of one viva_server; durations are seconds.
 
     A field is the variable without `VIVA_`, in lower case. Secrets stay out of `repr`.
+    What a program gives is checked and converted as a variable's text is: a text for a
+    list is split at its commas, a text for a path, a URL or a number is read.
 
     Raises:
         ConfigError: with every problem at once.
@@ -176,8 +226,8 @@ class Config:
     database_url: str | None = _setting(_text, None, repr=False)
     auto_migrate: bool = _setting(_flag, True)
     worker: bool = _setting(_flag, True)
-    pg_bin: Path | None = _setting(Path, None)
-    data_dir: Path = _setting(Path, default_data_dir)
+    pg_bin: Path | None = _setting(_path, None)
+    data_dir: Path = _setting(_path, default_data_dir)
     host: str = _setting(_text, "127.0.0.1")
     port: int = _setting(_integer, 8080)
     jwt_secret: tuple[str, ...] = _setting(_words, (), repr=False)
@@ -188,7 +238,7 @@ class Config:
     model_headers: Mapping[str, str] = _setting(_object, dict, repr=False)
     model_system_role: SystemRole = _setting(_system_role, "system")
     model_starts_thinking: bool = _setting(_flag, False)
-    system_prompt_file: Path | None = _setting(Path, None)
+    system_prompt_file: Path | None = _setting(_path, None)
     history_messages: int = _setting(_integer, 20)
     history_chars: int = _setting(_integer, 60_000)
     max_reply_chars: int = _setting(_integer, 100_000)
@@ -221,42 +271,52 @@ class Config:
     metrics: bool = _setting(_flag, True)
 
     def __post_init__(self) -> None:
-        if problems := list(self._problems()):
-            raise ConfigError(problems)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Config:
-        """Read the settings from variables; an empty variable is an unset one."""
-        values: dict[str, Any] = {}
-        problems: list[str] = []
-        for setting in fields(cls):
-            name = f"VIVA_{setting.name.upper()}"
-            if not (text := environ.get(name, "").strip()):
-                continue
-            try:
-                values[setting.name] = setting.metadata["parse"](text)
-            except ValueError as error:
-                problems.append(f"{name} {error}")
-        if "database_url" in values and "jwt_secret" not in values:
-            problems.append("VIVA_JWT_SECRET is required with VIVA_DATABASE_URL")
-        try:
-            config = cls(**values)
-        except ConfigError as error:
-            problems.extend(error.problems)
-        if problems:
-            raise ConfigError(problems)
-        return config
-
-    def _problems(self) -> list[str]:
-        return [
+        problems = [
             f"VIVA_{name.upper()} {problem}"
             for name, problem in (
+                *self._read(),
                 *self._secret_problems(),
                 *self._model_problems(),
                 *self._whatsapp_problems(),
                 *self._range_problems(),
             )
         ]
+        if problems:
+            raise ConfigError(problems)
+
+    def _read(self) -> list[tuple[str, str]]:
+        """Convert all fields; a bad one becomes its default, for the other checks."""
+        found = []
+        for each in fields(self):
+            try:
+                value = each.metadata["read"](getattr(self, each.name))
+            except ValueError as error:
+                found.append((each.name, str(error)))
+                value = each.default
+                if value is MISSING:
+                    assert each.default_factory is not MISSING, "one of them is there"
+                    value = each.default_factory()
+            object.__setattr__(self, each.name, value)
+        return found
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Config:
+        """Read the settings from variables; an empty variable is an unset one."""
+        texts: dict[str, Any] = {
+            each.name: text
+            for each in fields(cls)
+            if (text := environ.get(f"VIVA_{each.name.upper()}", "").strip())
+        }
+        problems: list[str] = []
+        if "database_url" in texts and "jwt_secret" not in texts:
+            problems.append("VIVA_JWT_SECRET is required with VIVA_DATABASE_URL")
+        try:
+            config = cls(**texts)
+        except ConfigError as error:
+            problems.extend(error.problems)
+        if problems:
+            raise ConfigError(problems)
+        return config
 
     def _secret_problems(self) -> list[tuple[str, str]]:
         found = []

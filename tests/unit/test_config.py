@@ -233,3 +233,74 @@ def test_two_keys_for_a_model_are_refused() -> None:
     [problem] = problems(model_headers=headers, model_api_key="k")
     assert "sesame" not in problem
     assert Config.from_env({"VIVA_MODEL_HEADERS": headers}).model_headers
+
+
+@pytest.mark.parametrize("name", SET)
+def test_a_program_may_give_what_a_variable_has_or_the_value_itself(name: str) -> None:
+    text, value = SET[name]
+    needed: dict[str, dict[str, Any]] = {
+        "model_url": {"model_name": "m"},
+        "evolution_url": {"evolution_api_key": "k"},
+    }
+    others = needed.get(name, {})
+    read = Config(**{name: text, **others})
+    assert getattr(read, name) == value
+    assert read == Config(**{name: value, **others})
+
+
+def test_a_text_is_one_secret_and_not_its_letters() -> None:
+    config = Config(
+        webhook_secret="HOOKSECRET-1234567890",  # type: ignore[arg-type]
+        trusted_proxies=["10.0.0.0/8", "::1"],  # type: ignore[arg-type]
+        cors_origins=["https://a.example"],  # type: ignore[arg-type]
+        data_dir="/srv/x",  # type: ignore[arg-type]
+    )
+    assert config.webhook_secret == ("HOOKSECRET-1234567890",)
+    assert config.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
+    assert config.cors_origins == ("https://a.example",)
+    assert config.data_dir == Path("/srv/x")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *((name, object()) for name in SET),
+        *((name, None) for name in ("host", "port", "webhook_secret", "data_dir")),
+        ("webhook_secret", b"HOOKSECRET-1234567890"),
+        ("webhook_secret", [b"HOOKSECRET-1234567890"]),
+        ("webhook_secret", ("",)),
+        ("webhook_secret", {"HOOKSECRET-1234567890"}),
+        ("jwt_secret", ("too short",)),
+        ("trusted_proxies", ["10.0.0.0/99"]),
+        ("trusted_proxies", [None]),
+        ("cors_origins", ["https://a.example/path"]),
+        ("port", 80.5),
+        ("port", True),
+        ("port", "8080x"),
+        ("reply_seconds", math.nan),
+        ("reply_seconds", True),
+        ("reply_seconds", 10**400),
+        ("worker", 1),
+        ("worker", "perhaps"),
+        ("data_dir", b"/srv"),
+        ("data_dir", "/srv/\0"),
+        ("data_dir", ""),
+        ("host", "a\0b"),
+        ("model_url", "ftp://x"),
+        ("model_url", 5),
+        ("model_params", [1]),
+        ("model_params", {"x": object()}),
+        ("model_params", {"x": math.nan}),
+        ("model_headers", {"a": 1}),
+        ("model_system_role", ["system"]),
+    ],
+)
+def test_what_a_program_must_not_give_is_named_by_its_setting(
+    name: str, given: Any
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Config(**{name: given})
+    [problem, *_] = raised.value.problems
+    assert problem.startswith(f"VIVA_{name.upper()} ")
+    assert "object object" not in problem
+    assert "HOOKSECRET" not in problem
