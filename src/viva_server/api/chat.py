@@ -38,7 +38,6 @@ from viva_server.errors import (
     ReplyInProgressError,
     ReplyPendingError,
 )
-from viva_server.services import Services
 from viva_server.words import FinishReason, Status
 
 MAX_MESSAGE_CHARS = 32_000
@@ -120,18 +119,12 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class ChatHandlers:
     """Asking, streaming, coming back, stopping."""
 
-    def __init__(
-        self, services: Services, identify: IdentifyPerson, edge: Edge
-    ) -> None:
-        self._services = services
+    def __init__(self, chat: ChatService, identify: IdentifyPerson, edge: Edge) -> None:
+        self._chat = chat
         self._identify = identify
         self._edge = edge
         # Set by the routes, which know the prefix.
         self.resume_route: web.Resource | None = None
-
-    @property
-    def _chat(self) -> ChatService:
-        return self._services.chat
 
     async def ask(self, request: web.Request) -> web.StreamResponse:
         """Ask, and get the reply in one piece.

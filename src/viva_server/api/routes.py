@@ -267,9 +267,9 @@ def add_routes(
     )
     router = Router(app, edge, prefix)
     person = as_person(identify)
-    talk = chat.ChatHandlers(services, person, edge)
+    talk = chat.ChatHandlers(services.chat, person, edge)
     talk.resume_route = router.add_group(_CHAT, talk)["resume"]
-    router.add_group(_SESSIONS, sessions.SessionHandlers(services, person))
+    router.add_group(_SESSIONS, sessions.SessionHandlers(services.sessions, person))
     hooks = webhook.WebhookHandlers(
         config, services.inbox, services.heavy_bodies, services.whatsapp_counters
     )

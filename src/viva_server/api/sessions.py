@@ -28,7 +28,6 @@ from viva_server.api.wire import (
     to_json,
 )
 from viva_server.chat import sessions
-from viva_server.services import Services
 from viva_server.store import sessions as store
 from viva_server.words import Channel, FinishReason, Status
 
@@ -143,13 +142,11 @@ class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
 class SessionHandlers:
     """A person's sessions."""
 
-    def __init__(self, services: Services, identify: IdentifyPerson) -> None:
-        self._services = services
+    def __init__(
+        self, service: sessions.SessionService, identify: IdentifyPerson
+    ) -> None:
+        self._sessions = service
         self._identify = identify
-
-    @property
-    def _sessions(self) -> sessions.SessionService:
-        return self._services.sessions
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """Show the newest messages of a session.

@@ -11,7 +11,7 @@ from viva_server.chat.history import shortening
 from viva_server.chat.reply import LiveReply
 from viva_server.config import Config
 from viva_server.errors import RefusedError, ResponderError, StoreError
-from viva_server.responders import (
+from viva_server.responders.protocol import (
     Conversation,
     ConversationMessage,
     EndOfReply,

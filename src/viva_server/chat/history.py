@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby, takewhile
 
-from viva_server.responders import ConversationMessage
+from viva_server.responders.protocol import ConversationMessage
 from viva_server.words import Channel
 
 _ASSISTANT_MARK = "[assistente]"

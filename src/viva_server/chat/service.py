@@ -47,7 +47,7 @@ from viva_server.errors import (
     VivaError,
 )
 from viva_server.ids import new_id
-from viva_server.responders import Responder
+from viva_server.responders.protocol import Responder
 from viva_server.store import replies as store
 from viva_server.store.people import Person
 from viva_server.store.sessions import Message, add_first_session, load_message
