@@ -31,8 +31,8 @@ from viva_server.api.wire import (
     type_errors,
 )
 from viva_server.chat.admission import Question
+from viva_server.chat.reply import Ending, Reader, ReaderCutError, ReaderGoneError
 from viva_server.chat.service import ChatService, Reading
-from viva_server.chat.text import Ending, Reader, ReaderCutError, ReaderGoneError
 from viva_server.errors import (
     OverloadedError,
     ReplyInProgressError,

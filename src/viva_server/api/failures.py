@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from viva_server.chat.text import Ending
+from viva_server.chat.reply import Ending
 
 
 class Failure(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from viva_server.chat.history import shortening
-from viva_server.chat.reply import LiveReply
+from viva_server.chat.reply import LiveReply, Storable
 from viva_server.config import Config
 from viva_server.errors import RefusedError, ResponderError, StoreError
 from viva_server.responders.protocol import (
@@ -17,7 +17,6 @@ from viva_server.responders.protocol import (
     EndOfReply,
     Responder,
 )
-from viva_server.responders.text import Storable
 from viva_server.store.db import Database
 from viva_server.store.turns import NewTurn, load_history
 

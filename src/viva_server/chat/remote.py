@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from viva_server.chat.text import ReplyText, ending_of
+from viva_server.chat.reply import ReplyText, ending_of
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
 from viva_server.store.replies import (

@@ -24,7 +24,7 @@ from viva_server.chat.admission import (
     decide,
 )
 from viva_server.chat.generation import produce
-from viva_server.chat.reply import Closing
+from viva_server.chat.reply import Closing, Connection, Reader, ReplyText
 from viva_server.chat.runtime import Runtime
 from viva_server.chat.starting import (
     LOOK_AGAIN_SECONDS,
@@ -32,7 +32,6 @@ from viva_server.chat.starting import (
     new_turn,
     store_turn,
 )
-from viva_server.chat.text import Connection, Reader, ReplyText
 from viva_server.config import Config
 from viva_server.errors import (
     KeyReusedError,

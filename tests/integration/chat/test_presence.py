@@ -10,7 +10,7 @@ from tests.integration.chat.looks import count, message
 from tests.integration.chat.rooms import ANA, Line, Process, read, running
 from tests.waiting import until
 from viva_server.chat import ownership, presence, remote
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import ReplyInProgressError
 from viva_server.store.db import Database
 

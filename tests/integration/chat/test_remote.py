@@ -20,7 +20,7 @@ from tests.integration.chat.rooms import (
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.chat import journal, remote
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import OverloadedError, ReplyInProgressError
 from viva_server.store.db import Database
 from viva_server.store.replies import (

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from viva_server.chat.admission import Question
-from viva_server.chat.reply import LiveReply
+from viva_server.chat.reply import Ending, LiveReply
 from viva_server.chat.service import ChatService
-from viva_server.chat.text import Ending
 from viva_server.config import Config
 from viva_server.errors import (
     OverloadedError,
