@@ -11,9 +11,8 @@ from time import monotonic
 from viva_server.chat.counters import ReplyCounters
 from viva_server.chat.journal import Journal
 from viva_server.chat.ownership import Ownership
-from viva_server.chat.presence import AWAY_SECONDS, Presence
+from viva_server.chat.presence import AWAY_SECONDS, Presence, RemoteReplies
 from viva_server.chat.recovery import Recovery
-from viva_server.chat.remote import RemoteReplies
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
 from viva_server.store.db import Database
