@@ -26,8 +26,7 @@ from tests.integration.chat.rooms import (
 from tests.postgres import PostgresServer, relaying, run_sql
 from tests.waiting import until
 from viva_server.chat.admission import Question, Start
-from viva_server.chat.service import Reading
-from viva_server.chat.starting import new_turn
+from viva_server.chat.service import Reading, new_turn
 from viva_server.errors import (
     ConstraintError,
     KeyReusedError,
