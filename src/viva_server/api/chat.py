@@ -22,7 +22,6 @@ from viva_server.api.wire import (
     MAX_MODO_CHARS,
     Id,
     Modo,
-    WireError,
     known_id,
     optional_session_id,
     refuse,
@@ -273,7 +272,7 @@ def read_chat_request(body: dict[str, Any]) -> ChatRequest:
     """Check a decoded body.
 
     Raises:
-        WireError: 422 with a pointer for every member that is wrong; 404 for a
+        Problem: 422 with a pointer for every member that is wrong; 404 for a
             `session_id` that is a text but no id, since no session has it.
     """
     errors = [
@@ -295,7 +294,7 @@ def read_idempotency_key(values: Sequence[str]) -> str | None:
     """Read all values of the header Idempotency-Key; None without one.
 
     Raises:
-        WireError: 400 unless it is one value of 1 to 255 printable ASCII characters.
+        Problem: 400 unless it is one value of 1 to 255 printable ASCII characters.
     """
     if not values:
         return None
@@ -307,10 +306,10 @@ def read_idempotency_key(values: Sequence[str]) -> str | None:
     return key
 
 
-def _bad_key(message: str) -> WireError:
+def _bad_key(message: str) -> Problem:
     errors = [("/headers/Idempotency-Key", message)]
     detail = "The header Idempotency-Key cannot be taken."
-    return WireError("bad_idempotency_key", detail, errors)
+    return Problem("bad_idempotency_key", detail, errors=errors)
 
 
 def _key(request: web.Request) -> str | None:

@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from time import perf_counter
+from typing import Any
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 
+from viva_server.api.codes import status_of
 from viva_server.api.problems import (
+    RETRY_AFTER,
     Problem,
-    problem_response,
-    to_problem,
+    reply_failed,
+    reply_pending,
+    unavailable,
     unexpected,
 )
 from viva_server.api.request import client_address
+from viva_server.api.wire import not_found
+from viva_server.auth import ScopeError
 from viva_server.config import Network
+from viva_server.errors import (
+    AuthError,
+    FencedError,
+    KeyReusedError,
+    NotFoundError,
+    NotNewestError,
+    OverloadedError,
+    ReplyPendingError,
+    ResponderError,
+    RowError,
+    StoreError,
+    TooManyRepliesError,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID = web.RequestKey("viva_request_id", str)
+TYPE_PREFIX = "urn:viva:problem:"
 CLIENT_GONE_STATUS = 499
 """nginx's status in an access log for a client that left before its answer."""
 
@@ -39,6 +62,24 @@ _PREFLIGHT = {
     ),
     "Access-Control-Max-Age": "600",
 }
+_KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
+_CODES = {
+    status_of(code): code
+    for code in (
+        "bad_request",
+        "unauthorized",
+        "forbidden",
+        "not_found",
+        "method_not_allowed",
+        "request_timeout",
+        "too_large",
+        "unsupported_media_type",
+        "expectation_failed",
+        "internal_error",
+        "unavailable",
+    )
+}
+"""What aiohttp and a host's handlers mean by a bare status."""
 
 
 class Edge:
@@ -227,3 +268,106 @@ def _raises(problem: Problem) -> Handler:
         raise problem
 
     return handler
+
+
+def to_problem(error: BaseException) -> Problem | None:
+    """Return the problem that `error` is; None if nobody expected it."""
+    match error:
+        case Problem():
+            return error
+        case AuthError():
+            return _auth_problem(error)
+        case NotFoundError():
+            return not_found(error.kind)
+        case NotNewestError():
+            return Problem("not_newest", str(error))
+        case KeyReusedError():
+            return Problem(
+                "idempotency_key_reused",
+                "This Idempotency-Key belongs to another body.",
+            )
+        case TooManyRepliesError():
+            detail = "You have too many replies under way."
+            return Problem("too_many_replies", detail, headers=RETRY_AFTER)
+        case OverloadedError() | FencedError():
+            return unavailable()
+        case RowError():
+            return Problem("not_storable", "The database refuses what was sent.")
+        case StoreError():
+            return unavailable()
+        case ReplyPendingError():
+            return reply_pending(error.message_id)
+        case ResponderError():
+            return reply_failed(
+                error.code, "The model gave no reply.", retryable=error.retryable
+            )
+        case RequestPayloadError():
+            return Problem("bad_body", "The body broke off.", closes=True)
+        case web.HTTPException():
+            return _http_problem(error)
+    return None
+
+
+def problem_response(problem: Problem, request_id: str) -> web.Response:
+    """Return the answer, as application/problem+json."""
+    body = json.dumps(_members(problem, request_id), separators=(",", ":"))
+    response = web.Response(
+        status=problem.status,
+        body=body.encode(),  # json.dumps escapes all that UTF-8 cannot hold
+        content_type="application/problem+json",
+        headers={"Cache-Control": "no-store", **problem.headers},
+    )
+    if problem.closes:
+        response.force_close()
+    return response
+
+
+def _members(problem: Problem, request_id: str) -> dict[str, Any]:
+    members = {
+        **problem.extra,
+        "type": TYPE_PREFIX + problem.code,
+        "title": _title(problem.status),
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        "retryable": problem.retryable,
+    }
+    if problem.errors:
+        members["errors"] = [
+            {"pointer": pointer, "message": message}
+            for pointer, message in problem.errors
+        ]
+    return members
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _auth_problem(error: AuthError) -> Problem:
+    if isinstance(error, ScopeError):
+        # RFC 6750 § 3.1: a good token without the scope is 403, not 401.
+        challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'
+        detail = "The token does not carry the scope that this needs."
+        headers = {"WWW-Authenticate": challenge}
+        return Problem("insufficient_scope", detail, headers=headers)
+    detail = "A valid Bearer token is needed."
+    headers = {"WWW-Authenticate": "Bearer"}
+    return Problem("unauthorized", detail, headers=headers)
+
+
+def _http_problem(error: web.HTTPException) -> Problem | None:
+    if error.status < 400:
+        return None
+    kept = {
+        name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers
+    }
+    code = _CODES.get(error.status, f"http_{error.status}")
+    detail = f"{_title(error.status)}."
+    return Problem(
+        code, detail, status=error.status, headers=kept, closes=error.status == 413
+    )

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from viva_server import sse
 from viva_server.api.codes import FAILURES
-from viva_server.api.problems import Problem, problem_response, reply_failed
+from viva_server.api.edge import problem_response
+from viva_server.api.problems import Problem, reply_failed
 
 Schema = Mapping[str, Any]
 

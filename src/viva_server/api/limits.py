@@ -31,9 +31,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
+from viva_server.api.edge import problem_response
 from viva_server.api.problems import (
     Problem,
-    problem_response,
     unavailable,
     unexpected,
 )

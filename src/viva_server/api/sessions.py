@@ -198,7 +198,7 @@ def read_snapshot_query(pairs: Pairs) -> SnapshotQuery:
     """Read `session_id`, `limit` (1…250 clamped, else 120) and `before` (a `seq`).
 
     Raises:
-        WireError: 400 for what is no number or stands twice; 404 for no id.
+        Problem: 400 for what is no number or stands twice; 404 for no id.
     """
     values = single_values(pairs)
     before = query_number(values, "before")
@@ -215,7 +215,7 @@ def read_sessions_query(pairs: Pairs) -> SessionsQuery:
     """Read `page` (from 1) and `page_size` (1…100, else 20), both clamped.
 
     Raises:
-        WireError: 400 for what is no number or stands twice.
+        Problem: 400 for what is no number or stands twice.
     """
     values = single_values(pairs)
     return SessionsQuery(
@@ -227,7 +227,7 @@ def read_sessions_query(pairs: Pairs) -> SessionsQuery:
 
 
 def read_new_session(body: dict[str, Any]) -> NewSessionRequest:
-    """Check a decoded body; raise WireError 422 if it is wrong."""
+    """Check a decoded body; raise Problem 422 if it is wrong."""
     refuse(text_errors(body, "modo", MAX_MODO_CHARS))
     return NewSessionRequest(modo=body.get("modo"))
 
