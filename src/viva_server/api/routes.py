@@ -8,11 +8,10 @@ from aiohttp import web
 
 from viva_server import sse
 from viva_server.api import chat, operations, operator, sessions, webhook
-from viva_server.api.codes import FAILURES
-from viva_server.api.edge import Edge
+from viva_server.api.edge import Edge, Group, Route, Router
 from viva_server.api.openapi import make_document
+from viva_server.api.problems import FAILURES
 from viva_server.api.request import IdentifyCaller, as_person
-from viva_server.api.router import Group, Route, Router
 from viva_server.services import Services
 
 _STARTS_REPLY: Final = ("reply_in_progress", "reply_pending", "too_many_replies")
