@@ -1,4 +1,4 @@
-"""Counting that costs next to nothing; `viva_server.metrics` reads it when asked."""
+"""Counting that costs next to nothing; `api.operations` reads it when asked."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chat_host import settings
-from viva_server.metrics import Metrics
+from viva_server.api.operations import Metrics
 from viva_server.services import Services
 from viva_server.tallies import (
     Buckets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -14,7 +14,6 @@ from msgspec import Meta
 
 from viva_server import sse
 from viva_server.api.edge import Edge
-from viva_server.api.failures import describe_failure
 from viva_server.api.problems import Problem, reply_failed, reply_pending
 from viva_server.api.request import IdentifyPerson, bound_buffers, read_json
 from viva_server.api.sessions import message_item
@@ -494,3 +493,32 @@ async def wait_for_reply(chat: ChatService, reading: Reading) -> tuple[str, Endi
 def has_failed(ending: Ending) -> bool:
     """Whether a reply ended without text though somebody waited for it."""
     return ending.status == "failed" and ending.finish_reason not in _WANTED_ENDS
+
+
+class Failure(NamedTuple):
+    """A failure in the user's words (Portuguese), and for programs."""
+
+    code: str
+    text: str
+    retryable: bool
+
+
+_TRY_AGAIN = "Não consegui responder agora. Tente de novo em instantes."
+
+_TEXTS = {
+    "upstream_timeout": "A resposta demorou demais para começar. Tente de novo.",
+    "reply_too_slow": "A resposta demorou demais. Tente de novo.",
+    "upstream_empty": "O assistente não deu nenhuma resposta. Tente de novo.",
+    "crashed": "O servidor foi interrompido antes de responder. Tente de novo.",
+    "limit": "A resposta passou do limite permitido.",
+    "content_filter": "O assistente não pode responder a esta mensagem.",
+    "length": "A resposta passou do limite do modelo.",
+    "insufficient_quota": "O assistente está sem saldo. Avise o responsável.",
+    "upstream_refused": "O assistente está mal configurado. Avise o responsável.",
+}
+
+
+def describe_failure(ending: Ending) -> Failure:
+    """Describe the ending of a stored reply that failed."""
+    code = ending.error_code or ending.finish_reason
+    return Failure(code, _TEXTS.get(code, _TRY_AGAIN), not ending.error_is_final)
