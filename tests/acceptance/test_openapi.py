@@ -23,9 +23,9 @@ from tests.openapi import PREFIX, Document, Seen, complaints
 from tests.postgres import PostgresServer
 from viva_server import create_app
 from viva_server.api.openapi import WEBHOOK, WHATSAPP_MESSAGE
+from viva_server.commands.serve import standalone_app
 from viva_server.errors import ResponderError
 from viva_server.responders import Conversation
-from viva_server.standalone import standalone_app
 
 UNKNOWN = "0199c3a0-0000-7000-8000-000000000000"
 

@@ -1,4 +1,4 @@
-"""Limits in time and descriptors that aiohttp's server lacks; only standalone.
+"""Limits in time and descriptors that aiohttp's server lacks; for `serve`.
 
 aiohttp 3.14 waits without end for a request's head and answers what its parser
 refuses in plain text, with a traceback in the log. The supported way to another
