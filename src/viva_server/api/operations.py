@@ -25,11 +25,10 @@ from viva_server.api import wire
 from viva_server.api.problems import Problem
 from viva_server.api.request import IdentifyCaller, is_local
 from viva_server.auth import require_scope
-from viva_server.chat.counters import TOKEN_KINDS
+from viva_server.counters import TOKEN_KINDS, Buckets, SendKind, TurnOutcome
 from viva_server.logs import dropped_lines
 from viva_server.services import Services
 from viva_server.store.processes import VerdictKind
-from viva_server.tallies import Buckets, SendKind, TurnOutcome
 from viva_server.words import FinishReason
 
 ADMIN_SCOPE = "admin"
