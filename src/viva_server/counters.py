@@ -125,3 +125,14 @@ class JournalCounters:
     commit_seconds: Buckets = field(default_factory=Buckets)
     lag_seconds: Buckets = field(default_factory=Buckets)
     fenced_writes: int = 0
+
+
+@dataclass(slots=True)
+class LogCounters:
+    """Of the log of this process: lines that nobody read in time."""
+
+    dropped_lines: int = 0
+
+
+LOG: Final = LogCounters()
+"""Of the process, as its log is."""

@@ -25,8 +25,7 @@ from viva_server.api import wire
 from viva_server.api.problems import Problem
 from viva_server.api.request import IdentifyCaller, is_local
 from viva_server.auth import require_scope
-from viva_server.counters import TOKEN_KINDS, Buckets, SendKind, TurnOutcome
-from viva_server.logs import dropped_lines
+from viva_server.counters import LOG, TOKEN_KINDS, Buckets, SendKind, TurnOutcome
 from viva_server.services import Services
 from viva_server.store.processes import VerdictKind
 from viva_server.words import FinishReason
@@ -208,7 +207,7 @@ _COUNTERS = (
     _Single(
         "viva_log_lines_dropped",
         "Lines of the log that nobody read in time.",
-        lambda _: dropped_lines(),
+        lambda _: LOG.dropped_lines,
     ),
 )
 

@@ -32,9 +32,9 @@ from viva_server.commands.http_server import (
     LimitedSite,
     refuse_without_c_parser,
 )
+from viva_server.commands.logs import buffered_log
 from viva_server.config import Config
 from viva_server.errors import ConfigError, VivaError
-from viva_server.logs import buffered_log
 from viva_server.services import Services
 
 logger = logging.getLogger(__name__)
