@@ -21,8 +21,8 @@ from viva_server.counters import (
     WebhookOutcome,
 )
 from viva_server.services import Services
+from viva_server.values import FinishReason
 from viva_server.whatsapp.events.table import EVENTS, GO_KINDS, label_of
-from viva_server.words import FinishReason
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")

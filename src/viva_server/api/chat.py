@@ -36,7 +36,7 @@ from viva_server.errors import (
     ReplyInProgressError,
     ReplyPendingError,
 )
-from viva_server.words import FinishReason, Status
+from viva_server.values import FinishReason, Status
 
 MAX_MESSAGE_CHARS = 32_000
 MAX_KEY_CHARS = 255

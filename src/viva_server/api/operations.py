@@ -28,7 +28,7 @@ from viva_server.auth import require_scope
 from viva_server.counters import LOG, TOKEN_KINDS, Buckets, SendKind, TurnOutcome
 from viva_server.services import Services
 from viva_server.store.processes import VerdictKind
-from viva_server.words import FinishReason
+from viva_server.values import FinishReason
 
 ADMIN_SCOPE = "admin"
 

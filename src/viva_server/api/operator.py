@@ -33,8 +33,8 @@ from viva_server.services import Services
 from viva_server.store import operator as store
 from viva_server.store.db import Database, Row
 from viva_server.store.webhook_minutes import WebhookMinutes, WebhookRates
+from viva_server.values import Channel
 from viva_server.whatsapp.events.addresses import jids_of
-from viva_server.words import Channel
 
 MAX_IDS = 100
 MAX_PHONE_CHARS = 255

@@ -29,7 +29,7 @@ from viva_server.api.wire import (
 )
 from viva_server.chat import sessions
 from viva_server.store import sessions as store
-from viva_server.words import Channel, FinishReason, Status
+from viva_server.values import Channel, FinishReason, Status
 
 MAX_PAGE = 1_000_000
 MAX_MESSAGES = 250

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from viva_server.errors import VivaError
 from viva_server.store.replies import Chunk, ClosedReply
 from viva_server.store.statements import Statements
-from viva_server.words import FinishReason, Status
+from viva_server.values import FinishReason, Status
 
 PIECE_CHARS = 4096
 """How much text a reader is given at once.

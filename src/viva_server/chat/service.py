@@ -61,7 +61,6 @@ from viva_server.errors import (
     TransientStoreError,
     VivaError,
 )
-from viva_server.ids import new_id
 from viva_server.responders.protocol import (
     Conversation,
     ConversationMessage,
@@ -82,7 +81,7 @@ from viva_server.store.turns import (
     load_history,
     start_reply,
 )
-from viva_server.words import Channel, EndRequest
+from viva_server.values import Channel, EndRequest, new_id
 
 logger = logging.getLogger(__name__)
 

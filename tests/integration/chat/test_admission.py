@@ -36,10 +36,10 @@ from viva_server.errors import (
     ResponderError,
     TooManyRepliesError,
 )
-from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.people import Person
 from viva_server.store.turns import start_reply
+from viva_server.values import new_id
 
 
 async def _all(asks: list[Awaitable[Any]]) -> tuple[list[Reading], Counter[type]]:
