@@ -12,7 +12,7 @@ trap 'rm -rf "$place"' EXIT
 cd "$place"
 empty/bin/python - <<'PYTHON'
 import viva_server
-from viva_server.api.page import page_files
+from viva_server.web.pages import page_files
 from viva_server.store.migrate import load_migrations
 from viva_server.store.queries import load_queries
 

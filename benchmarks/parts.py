@@ -23,7 +23,7 @@ PARTS = (
     ("journal", ("viva_server/store/", "chat/journal.py", "aiopg/", "psycopg2/")),
     (
         "reading the model",
-        ("viva_server/responders/", "aiohttp/client", "sse_decoder.py"),
+        ("viva_server/responders/", "aiohttp/client"),
     ),
     ("reading the model", ("aiohttp/streams.py", "aiohttp/base_protocol.py")),
     ("writing", ("viva_server/api/", "aiohttp/http_writer.py", "aiohttp/web_")),

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from viva_server.api.codes import FAILURE_STATUS, FAILURES, PROBLEMS
+from viva_server.api.edge import ANYWHERE
 from viva_server.api.openapi import make_document
-from viva_server.api.router import ANYWHERE
+from viva_server.api.problems import FAILURE_STATUS, FAILURES, PROBLEMS
 from viva_server.api.routes import GROUPS
 
 FOLDER = Path(__file__).parent

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from viva_server.api.limits import LimitedRunner
+from viva_server.commands.http_server import LimitedRunner
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 30.0

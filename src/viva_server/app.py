@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import web
 
 from viva_server.api.edge import Edge
-from viva_server.api.page import add_page
 from viva_server.api.request import Authenticate, identifier
 from viva_server.api.routes import add_routes
 from viva_server.config import Config
 from viva_server.responders import Responder
 from viva_server.services import Services
+from viva_server.web.pages import add_page
 
 SERVICES: web.AppKey[Services] = web.AppKey("viva_server", Services)
 """Where an application keeps its first viva_server; `setup` returns each of them."""

@@ -9,13 +9,15 @@ import click
 
 from viva_server._version import __version__
 from viva_server.commands.doctor import doctor_command
-from viva_server.commands.erase import erase_command
+from viva_server.commands.erase import erase_command, purge_command
 from viva_server.commands.export import export_command
 from viva_server.commands.processes import processes_command
-from viva_server.commands.purge import purge_command
-from viva_server.commands.running import log_to_stderr, run
+from viva_server.commands.serve import (
+    issue_token,
+    serve_command,
+    worker_command,
+)
 from viva_server.commands.webhook import webhook
-from viva_server.commands.worker import worker_command
 from viva_server.config import Config
 from viva_server.errors import (
     ConfigError,
@@ -24,11 +26,6 @@ from viva_server.errors import (
     VivaError,
 )
 from viva_server.services import Services
-from viva_server.standalone import (
-    LINK_TOKEN_SECONDS,
-    issue_token,
-    serve,
-)
 
 # sysexits.h, as systemd and others know them; click ends a wrong command line with 2.
 _EXIT_FAILED = 1
@@ -44,32 +41,6 @@ VIVA_DATA_DIR; without VIVA_MODEL_URL a built-in responder answers."""
 @click.version_option(__version__, prog_name="viva-server")
 def cli() -> None:
     """VIVA: a chat server that never loses a reply."""
-
-
-@cli.command("serve", short_help="Serve until SIGTERM or Ctrl-C.")
-@click.option(
-    "--open-link",
-    is_flag=True,
-    help="Print the web chat's address with a token of 30 days for the user 'dono'. "
-    "Only with the embedded database; it goes to the terminal, never to the log.",
-)
-@click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
-def serve_command(open_link: bool, log_level: str) -> None:
-    """Serve until SIGTERM or Ctrl-C; live replies are stored before it ends.
-
-    Listens on VIVA_HOST and VIVA_PORT (127.0.0.1, 8080).
-    """
-    with log_to_stderr(log_level):
-        config = Config.from_env()
-        if open_link and config.database_url is not None:
-            raise ConfigError(["--open-link is refused with VIVA_DATABASE_URL"])
-
-        def announce(address: str) -> None:
-            if open_link:
-                token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
-                click.echo(f"Abra o chat: {address}/#token={token}")
-
-        run(serve(config, announce))
 
 
 @cli.command("migrate")
@@ -111,6 +82,7 @@ for command in (
     export_command,
     processes_command,
     purge_command,
+    serve_command,
     webhook,
     worker_command,
 ):

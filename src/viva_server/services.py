@@ -12,7 +12,8 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.chat.sessions import SessionService
 from viva_server.config import Config
-from viva_server.errors import EmbeddedPostgresError
+from viva_server.counters import LoopLag, WhatsAppCounters
+from viva_server.errors import EmbeddedPostgresError, StoreError
 from viva_server.responders import (
     OpenAIResponder,
     Responder,
@@ -20,12 +21,11 @@ from viva_server.responders import (
     local_responder,
     model_session,
 )
-from viva_server.retention import Retention
 from viva_server.store.db import Database
 from viva_server.store.health import FAILING_SECONDS
 from viva_server.store.migrate import migrate, schema_state
+from viva_server.store.retention import DAY_SECONDS, Purge, was_purged
 from viva_server.store.tasks import end_task
-from viva_server.tallies import LoopLag, WhatsAppCounters
 from viva_server.whatsapp.conversation.worker import Worker
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient
@@ -41,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 _RESTART_SECONDS = 5.0
 _LEAST_SECONDS = 0.2
+# "purg" in ASCII; no process's lock and not that of the migrations.
+_PURGE_LOCK_KEY = 0x70757267
+_FIRST_PURGE_SECONDS = 60.0  # a server that starts has other things to do
+_PURGE_LOOK_SECONDS = 3600.0
 
 
 class Services:
@@ -244,3 +248,77 @@ async def _starts(embedded: EmbeddedPostgres) -> bool:
         logger.error("It does not start: %s", error)
         return False
     return True
+
+
+class Retention:
+    """Purges once a day, in any one of the processes on a database.
+
+    Does not own the database. When the last purge was is in the database, so a server
+    that is started every hour purges once a day, too.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        *,
+        first_seconds: float = _FIRST_PURGE_SECONDS,
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._first_seconds = first_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look every hour whether a purge is due."""
+        self._task = asyncio.create_task(self._run(), name="viva retention")
+
+    async def stop(self) -> None:
+        """End; what is removed by then stays removed. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            await end_task(task)
+
+    async def purge_if_due(self) -> bool:
+        """Purge unless that was done within a day, or another process is at it.
+
+        Gives whether it purged. Raises StoreError or one of its kinds.
+        """
+        if await was_purged(self._database, DAY_SECONDS):
+            return False
+        connection = await self._database.connect()
+        try:
+            row = await connection.fetch_one(
+                "take_purge_lock", lock_key=_PURGE_LOCK_KEY
+            )
+            if row is None or not row.held:
+                return False
+            # Another process may have ended its purge between the look and the lock.
+            if await was_purged(self._database, DAY_SECONDS):
+                return False
+            await self._purge()
+        finally:
+            await connection.close()
+        return True
+
+    async def _purge(self) -> None:
+        purge = Purge(
+            self._database,
+            session_days=self._config.retention_days,
+            inbox_days=self._config.inbox_retention_days,
+        )
+        await purge.run()
+        if any(purge.counts.values()):
+            done = ", ".join(
+                f"{number} {what}" for what, number in purge.counts.items()
+            )
+            logger.info("Purged: %s", done)
+
+    async def _run(self) -> None:
+        await asyncio.sleep(self._first_seconds)
+        while True:
+            try:
+                await self.purge_if_due()
+            except StoreError as error:
+                logger.warning("The purge goes on later: %s", error)
+            await asyncio.sleep(_PURGE_LOOK_SECONDS)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
-from viva_server.words import FinishReason, Status
+from viva_server.values import FinishReason, Status
 
 END: Final = "end"
 """The offset in the id of a stream's last event."""

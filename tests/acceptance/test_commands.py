@@ -270,11 +270,12 @@ def test_a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end(
 
 _LOGGING = """
 import logging
-from viva_server.logs import buffered_log, dropped_lines
+from viva_server.commands.logs import buffered_log
+from viva_server.counters import LOG
 with buffered_log("INFO", max_lines=100):
     for number in range(1000):
         logging.info("line %d", number)
-print(dropped_lines())
+print(LOG.dropped_lines)
 """
 
 

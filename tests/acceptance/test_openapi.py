@@ -22,10 +22,10 @@ from tests.dictation import Dictation, saying
 from tests.openapi import PREFIX, Document, Seen, complaints
 from tests.postgres import PostgresServer
 from viva_server import create_app
-from viva_server.api import examples
+from viva_server.api.openapi import WEBHOOK, WHATSAPP_MESSAGE
+from viva_server.commands.serve import standalone_app
 from viva_server.errors import ResponderError
 from viva_server.responders import Conversation
-from viva_server.standalone import standalone_app
 
 UNKNOWN = "0199c3a0-0000-7000-8000-000000000000"
 
@@ -113,7 +113,7 @@ async def test_every_good_answer_is_as_the_document_says(database_url: str) -> N
             await probe("get", path, 200, user=None)
             await probe("head", path, 200, user=None)
         await probe("get", "/metrics", 200, user=None)
-        await probe("post", "/webhook/evolution", 200, json=examples.WEBHOOK)
+        await probe("post", "/webhook/evolution", 200, json=WEBHOOK)
         await _operate(probe)
 
     good = {
@@ -135,7 +135,7 @@ async def _operate(probe: Prober) -> None:
         "user": None,
         "headers": {"Authorization": f"Bearer {token('ops', scope='admin')}"},
     }
-    here = f"/whatsapp/trace/{examples.WHATSAPP_MESSAGE}"
+    here = f"/whatsapp/trace/{WHATSAPP_MESSAGE}"
     traced = await probe("get", "/whatsapp/trace/{key_id}", 200, at=here, **admin)
     assert len(traced["deliveries"]) == 1
     for method in ("get", "head"):

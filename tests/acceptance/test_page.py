@@ -13,7 +13,7 @@ from aiohttp import ClientSession, web
 from tests.chat_host import Answer, Host, serving, settings
 from tests.dictation import saying
 from viva_server import create_app, mount_operator_page, mount_page, setup
-from viva_server.api.page import INDEX, PageName, add_page, page_files
+from viva_server.web.pages import INDEX, PageName, add_page, page_files
 
 PAGES: tuple[PageName, ...] = ("chat", "operator")
 FILES = {page: page_files(page) for page in PAGES}

@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser import ChatPage
-from viva_server.sse_decoder import SseDecoder
+from viva_server.responders.sse_decoder import SseDecoder
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

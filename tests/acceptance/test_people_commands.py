@@ -29,7 +29,7 @@ from tests.dictation import Dictation
 from tests.people import PHONE, TABLES, add_sessions, count, dump, receive, written
 from tests.postgres import data_folder, run_sql
 from viva_server import SERVICES, create_app
-from viva_server.retention import Retention
+from viva_server.services import Retention
 from viva_server.store.audit import person_hmac
 from viva_server.store.db import Database
 from viva_server.store.embedded import running_dsn

@@ -13,7 +13,8 @@ from aiohttp.typedefs import Handler
 from yarl import URL
 
 from tests.postgres import run_sql
-from viva_server.api.problems import problem_response, to_problem, unexpected
+from viva_server.api.edge import problem_response, to_problem
+from viva_server.api.problems import unexpected
 from viva_server.api.webhook import ANY_TAIL, WebhookHandlers
 from viva_server.config import Config
 from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from tests.faults.mutants import MUTANTS
 from viva_server import cli
-from viva_server.chat import journal, recovery, starting
+from viva_server.chat import journal, recovery, service
 from viva_server.errors import StoreUnavailableError
 
 P = ParamSpec("P")
@@ -99,7 +99,7 @@ def arm(specs: list[str]) -> None:
         failpoint = Failpoint(spec)
         _armed.setdefault(failpoint.point, []).append(failpoint)
     for module, place in (
-        (starting, "start_reply"),
+        (service, "start_reply"),
         (journal, "append_chunks"),
         (journal, "close_replies"),
         (recovery, "close_dead"),

@@ -23,8 +23,8 @@ from tests.raw_http import (
     serving,
 )
 from viva_server.api.edge import Edge
-from viva_server.api.limits import LimitedRunner
 from viva_server.api.request import SEND_BUFFER_BYTES, USER_TIMEOUT_MS, read_json
+from viva_server.commands.http_server import LimitedRunner
 
 GET = b"GET / HTTP/1.1\r\nHost: viva.test\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: viva.test\r\nContent-Type: application/json\r\n"

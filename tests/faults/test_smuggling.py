@@ -14,8 +14,8 @@ from aiohttp import http_parser, web
 
 from tests.raw_http import connect, exchange, read_answer, serving
 from viva_server.api.edge import Edge
-from viva_server.api.limits import refuse_without_c_parser
 from viva_server.api.request import read_body
+from viva_server.commands.http_server import refuse_without_c_parser
 from viva_server.errors import ConfigError
 
 HOST = b"Host: viva.test\r\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from viva_server.ids import new_id
+from viva_server.values import new_id
 
 ID = new_id()
 

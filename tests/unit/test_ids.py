@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from uuid import RFC_4122, UUID
 
-from viva_server.ids import new_id
+from viva_server.values import new_id
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_front() -> None:

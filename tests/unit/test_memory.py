@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from viva_server.standalone import give_back_large_blocks
+from viva_server.commands.serve import give_back_large_blocks
 
 def pages():
     with open("/proc/self/statm") as file:

@@ -14,15 +14,15 @@ from prometheus_client import Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chat_host import settings
-from viva_server.metrics import Metrics
-from viva_server.services import Services
-from viva_server.tallies import (
+from viva_server.api.operations import Metrics
+from viva_server.counters import (
     Buckets,
     LoopLag,
     WebhookOutcome,
 )
+from viva_server.services import Services
+from viva_server.values import FinishReason
 from viva_server.whatsapp.events.table import EVENTS, GO_KINDS, label_of
-from viva_server.words import FinishReason
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")

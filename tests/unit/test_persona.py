@@ -9,7 +9,7 @@ import pytest
 
 from viva_server.errors import ConfigError
 from viva_server.responders import DEFAULT_SYSTEM_PROMPT, Conversation, SystemPrompt
-from viva_server.words import Channel
+from viva_server.values import Channel
 
 
 def asked(channel: Channel = "web", user_id: str = "ana") -> Conversation:

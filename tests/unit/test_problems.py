@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from viva_server.api.problems import Problem, problem_response, to_problem
-from viva_server.api.wire import WireError
+from viva_server.api.edge import problem_response, to_problem
+from viva_server.api.problems import Problem
 from viva_server.auth import ScopeError
 from viva_server.errors import (
     AuthError,
@@ -77,7 +77,7 @@ def test_an_extra_member_never_replaces_one_of_the_standard() -> None:
         (TransientStoreError("secret"), 503, "unavailable", "Retry-After", True),
         (ResponderError("upstream_timeout"), 502, "upstream_timeout", None, True),
         (ResponderError("x", retryable=False), 502, "x", None, False),
-        (WireError("validation_error", "d"), 422, "validation_error", None, False),
+        (Problem("validation_error", "d"), 422, "validation_error", None, False),
         (web.HTTPNotFound(), 404, "not_found", None, False),
         (web.HTTPMethodNotAllowed("PUT", ["GET"]), 405, "method_not_allowed", "Allow",
          False),

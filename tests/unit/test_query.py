@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from viva_server.api import chat, sessions
-from viva_server.api.wire import WireError
+from viva_server.api.problems import Problem
 
 ID = "0190a5c4-7d3e-7b1a-9f00-00000000abcd"
 
 
-def refusal(call: Any, *args: Any) -> WireError:
-    with pytest.raises(WireError) as caught:
+def refusal(call: Any, *args: Any) -> Problem:
+    with pytest.raises(Problem) as caught:
         call(*args)
     return caught.value
 

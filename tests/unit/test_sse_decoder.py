@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from viva_server.errors import SseDecodeError
-from viva_server.sse_decoder import ServerEvent, SseDecoder
+from viva_server.responders.sse_decoder import ServerEvent, SseDecoder
 
 FRAGMENTS = st.sampled_from(
     [

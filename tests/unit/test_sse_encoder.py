@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viva_server import sse
-from viva_server.sse_decoder import ServerEvent, SseDecoder
+from viva_server.responders.sse_decoder import ServerEvent, SseDecoder
 
 MESSAGE = "0198c0de-1111-7222-8333-444455556666"
 STORABLE_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))

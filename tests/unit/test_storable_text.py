@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.responders.text import Storable
+from viva_server.chat.reply import Storable
 
 ANY_TEXT = st.text(
     st.one_of(

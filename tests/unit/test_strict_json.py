@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.api.wire import MAX_CONTAINERS, MAX_DEPTH, WireError, parse_json
+from viva_server.api.problems import Problem
+from viva_server.api.wire import MAX_CONTAINERS, MAX_DEPTH, parse_json
 
 
 def nested(depth: int) -> bytes:
     return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
-def refusal(body: bytes) -> WireError:
-    with pytest.raises(WireError) as caught:
+def refusal(body: bytes) -> Problem:
+    with pytest.raises(Problem) as caught:
         parse_json(body)
     assert caught.value.status == 400
     return caught.value
@@ -151,5 +152,5 @@ def test_what_can_be_stored_is_read_as_it_was_written(
 
 @given(st.binary(max_size=300) | st.text('{}[]",:\\u0d8ae1-. ').map(str.encode))
 def test_no_bytes_raise_anything_but_a_refusal(body: bytes) -> None:
-    with suppress(WireError):
+    with suppress(Problem):
         parse_json(body)

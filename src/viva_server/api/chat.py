@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -14,7 +14,6 @@ from msgspec import Meta
 
 from viva_server import sse
 from viva_server.api.edge import Edge
-from viva_server.api.failures import describe_failure
 from viva_server.api.problems import Problem, reply_failed, reply_pending
 from viva_server.api.request import IdentifyPerson, bound_buffers, read_json
 from viva_server.api.sessions import message_item
@@ -22,7 +21,6 @@ from viva_server.api.wire import (
     MAX_MODO_CHARS,
     Id,
     Modo,
-    WireError,
     known_id,
     optional_session_id,
     refuse,
@@ -31,15 +29,14 @@ from viva_server.api.wire import (
     type_errors,
 )
 from viva_server.chat.admission import Question
+from viva_server.chat.reply import Ending, Reader, ReaderCutError, ReaderGoneError
 from viva_server.chat.service import ChatService, Reading
-from viva_server.chat.text import Ending, Reader, ReaderCutError, ReaderGoneError
 from viva_server.errors import (
     OverloadedError,
     ReplyInProgressError,
     ReplyPendingError,
 )
-from viva_server.services import Services
-from viva_server.words import FinishReason, Status
+from viva_server.values import FinishReason, Status
 
 MAX_MESSAGE_CHARS = 32_000
 MAX_KEY_CHARS = 255
@@ -120,18 +117,12 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class ChatHandlers:
     """Asking, streaming, coming back, stopping."""
 
-    def __init__(
-        self, services: Services, identify: IdentifyPerson, edge: Edge
-    ) -> None:
-        self._services = services
+    def __init__(self, chat: ChatService, identify: IdentifyPerson, edge: Edge) -> None:
+        self._chat = chat
         self._identify = identify
         self._edge = edge
         # Set by the routes, which know the prefix.
         self.resume_route: web.Resource | None = None
-
-    @property
-    def _chat(self) -> ChatService:
-        return self._services.chat
 
     async def ask(self, request: web.Request) -> web.StreamResponse:
         """Ask, and get the reply in one piece.
@@ -280,7 +271,7 @@ def read_chat_request(body: dict[str, Any]) -> ChatRequest:
     """Check a decoded body.
 
     Raises:
-        WireError: 422 with a pointer for every member that is wrong; 404 for a
+        Problem: 422 with a pointer for every member that is wrong; 404 for a
             `session_id` that is a text but no id, since no session has it.
     """
     errors = [
@@ -302,7 +293,7 @@ def read_idempotency_key(values: Sequence[str]) -> str | None:
     """Read all values of the header Idempotency-Key; None without one.
 
     Raises:
-        WireError: 400 unless it is one value of 1 to 255 printable ASCII characters.
+        Problem: 400 unless it is one value of 1 to 255 printable ASCII characters.
     """
     if not values:
         return None
@@ -314,10 +305,10 @@ def read_idempotency_key(values: Sequence[str]) -> str | None:
     return key
 
 
-def _bad_key(message: str) -> WireError:
+def _bad_key(message: str) -> Problem:
     errors = [("/headers/Idempotency-Key", message)]
     detail = "The header Idempotency-Key cannot be taken."
-    return WireError("bad_idempotency_key", detail, errors)
+    return Problem("bad_idempotency_key", detail, errors=errors)
 
 
 def _key(request: web.Request) -> str | None:
@@ -502,3 +493,32 @@ async def wait_for_reply(chat: ChatService, reading: Reading) -> tuple[str, Endi
 def has_failed(ending: Ending) -> bool:
     """Whether a reply ended without text though somebody waited for it."""
     return ending.status == "failed" and ending.finish_reason not in _WANTED_ENDS
+
+
+class Failure(NamedTuple):
+    """A failure in the user's words (Portuguese), and for programs."""
+
+    code: str
+    text: str
+    retryable: bool
+
+
+_TRY_AGAIN = "Não consegui responder agora. Tente de novo em instantes."
+
+_TEXTS = {
+    "upstream_timeout": "A resposta demorou demais para começar. Tente de novo.",
+    "reply_too_slow": "A resposta demorou demais. Tente de novo.",
+    "upstream_empty": "O assistente não deu nenhuma resposta. Tente de novo.",
+    "crashed": "O servidor foi interrompido antes de responder. Tente de novo.",
+    "limit": "A resposta passou do limite permitido.",
+    "content_filter": "O assistente não pode responder a esta mensagem.",
+    "length": "A resposta passou do limite do modelo.",
+    "insufficient_quota": "O assistente está sem saldo. Avise o responsável.",
+    "upstream_refused": "O assistente está mal configurado. Avise o responsável.",
+}
+
+
+def describe_failure(ending: Ending) -> Failure:
+    """Describe the ending of a stored reply that failed."""
+    code = ending.error_code or ending.finish_reason
+    return Failure(code, _TEXTS.get(code, _TRY_AGAIN), not ending.error_is_final)

@@ -1,12 +1,15 @@
 """The OpenAPI 3.1 document, made from the table of routes and the types in it.
 
 Summaries and descriptions are the docstrings of handlers and types, the codes of
-problems follow from what a route takes, and the examples from the schemas.
+problems follow from what a route takes, and the examples from the schemas and one table
+of values.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeGuard
@@ -15,10 +18,16 @@ import msgspec
 
 from viva_server import sse
 from viva_server._version import __version__
-from viva_server.api import examples
-from viva_server.api.codes import FAILURE_STATUS, FAILURES, PROBLEMS, Kind
-from viva_server.api.problems import ProblemBody
-from viva_server.api.router import Access, Group, PathParameters, Route
+from viva_server.api.edge import Access, Group, PathParameters, Route, problem_response
+from viva_server.api.problems import (
+    FAILURE_STATUS,
+    FAILURES,
+    PROBLEMS,
+    Kind,
+    Problem,
+    ProblemBody,
+    reply_failed,
+)
 
 Schema = dict[str, Any]
 
@@ -172,7 +181,7 @@ def _parameters(
             **({"required": True} if place == "path" else {}),
             "description": fields[name].pop("description"),
             "schema": _without_null(fields[name]),
-            **examples.of_parameter(kind.__name__, name),
+            **_example_of_parameter(kind.__name__, name),
         }
         for name in (fields if names is None else names)
     ]
@@ -187,10 +196,10 @@ def _without_null(schema: Schema) -> Schema:
 def _request_body(route: Route, schemas: Mapping[str, Schema]) -> Schema:
     assert route.body is not None
     schema: Schema = {"type": "object"}
-    shown: Mapping[str, Any] = {"event": examples.WEBHOOK}
+    shown: Mapping[str, Any] = {"event": WEBHOOK}
     if route.body is not dict:
         schema = _reference(route.body.__name__)
-        shown = examples.of_request(route.body.__name__, schemas)
+        shown = _examples_of_request(route.body.__name__, schemas)
     content = {"schema": schema, "examples": _examples(shown)}
     return {"required": not route.is_body_optional, "content": {JSON: content}}
 
@@ -216,14 +225,14 @@ def _content(route: Route, schemas: Mapping[str, Schema]) -> tuple[str, Schema]:
     shown: Mapping[str, Any] = {}
     if not _is_struct(kind):
         schema: Schema = {"type": "object" if media_type == JSON else "string"}
-        shown = {} if media_type == JSON else {"text": examples.METRICS}
+        shown = {} if media_type == JSON else {"text": _METRICS}
     else:
         refs = [_reference(each.__name__) for each in route.answer]
         schema = {"anyOf": refs} if len(refs) > 1 else refs[0]
         if media_type == EVENT_STREAM:
-            shown = examples.of_stream(route.id)
+            shown = _examples_of_stream(route.id)
         else:
-            shown = {"answer": examples.of_answer(kind.__name__, schemas, route.id)}
+            shown = {"answer": _example_of_answer(kind.__name__, schemas, route.id)}
     return media_type, {"schema": schema, "examples": _examples(shown)}
 
 
@@ -243,7 +252,7 @@ def _problem_response(status: int, codes: list[str]) -> Schema:
     schema: Schema = {"properties": {"status": {"const": status}, **code}}
     content = {
         "schema": {"allOf": [_reference("ProblemBody"), schema]},
-        "examples": _examples({codes[0]: examples.of_problem(codes[0])}),
+        "examples": _examples({codes[0]: _example_of_problem(codes[0])}),
     }
     return {
         "description": "\n".join(f"- `{code}`: {_KINDS[code].when}" for code in codes),
@@ -339,4 +348,233 @@ _PROBLEM_HEADERS = {
     429: _RETRY,
     503: _RETRY,
     504: _STREAM_HEADERS,
+}
+
+
+SESSION: Final = "0199c3a0-5f1e-7c44-9a0e-2b7f6d1c8e55"
+QUESTION: Final = "0199c3a0-6a02-7d10-8f3b-51c0a9e4d7b2"
+MESSAGE: Final = "0199c3a0-6a03-7b9e-b6a1-0f2d3c4e5a69"
+WHATSAPP_MESSAGE: Final = "3EB0C767D097B7C7A1F2"
+
+_AT = "2026-11-22T14:03:07.412Z"
+_TEXT = "Olá, Ana!"
+_IDS: Final = {"session_id": SESSION, "message_id": MESSAGE}
+_PROCESS = "0199c3a0-1a2b-7c3d-8e4f-5a6b7c8d9e0f"
+_TURN = "0199c3a0-6b10-7c55-8d21-3f4a5b6c7d8e"
+_DEAD = "0199c3a0-6c21-7d66-9e32-4a5b6c7d8e90"
+
+_MISSING = (
+    *("active_reply", "dead_at", "deleted_at", "edited_at", "error", "error_code"),
+    *("left_at", "next", "problem", "reason", "why_not", "TraceDelivery.receipt"),
+)
+_OF_WHATSAPP = (
+    *("DeadItem.message_id", "MessageState.message_id", "TraceAnswer.message_id"),
+    "key_id",
+)
+_VALUES: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(_MISSING),
+    **dict.fromkeys(_OF_WHATSAPP, WHATSAPP_MESSAGE),
+    "DeadItem.id": _DEAD,
+    "DeadItem.kind": "send",
+    "DeadItem.reason": "not_on_whatsapp",
+    "DeadItem.state": "dead",
+    "PathParameters.event": "messages-upsert",
+    "ProcessItem.id": _PROCESS,
+    "ReplayRequest.ids": [_DEAD],
+    "ReplayItem.id": _DEAD,
+    "ReplayItem.outcome": "replayed",
+    "SearchRequest.phone": "(11) 99999-8888",
+    "SessionItem.id": SESSION,
+    "TraceDelivery.deliveries": 2,
+    "TraceDelivery.kind": "message",
+    "TraceDelivery.trusted": True,
+    "TraceSend.id": "0199c3a0-6c20-7d66-9e32-4a5b6c7d8e9f",
+    "TraceSend.message_id": "BAE5F4A6C0B1D2E3",
+    "TraceTurn.id": _TURN,
+    "TraceTurn.state": "answered",
+    "Idempotency-Key": "6f1c2d34-reconnect",
+    "Last-Event-ID": f"{MESSAGE}:5",
+    "after": f"{MESSAGE}:5",
+    "chars": len(_TEXT),
+    "chat": "5511999998888@s.whatsapp.net",
+    "conteudo": _TEXT,
+    "counted_up_to": 1000,
+    "event": "messages.upsert",
+    "finish_reason": "stop",
+    "host": "vps-1",
+    "id": MESSAGE,
+    "instance": "loja",
+    "kind": "text",
+    "mensagem": "Bom dia!",
+    "message_count": 2,
+    "message_id": MESSAGE,
+    "modo": "curto",
+    "outcome": "sent",
+    "page_size": 20,
+    "pid": 4711,
+    "process_id": _PROCESS,
+    "receipt": "READ",
+    "resposta": _TEXT,
+    "seq": 2,
+    "session_id": SESSION,
+    "state": "sent",
+    "status": "complete",
+    "tipo": "ia",
+    "titulo": "Bom dia!",
+    "turn_id": _TURN,
+    "user_message_id": QUESTION,
+    "version": "0.1.0",
+}
+"""Values of members, by their names, or by `Type.name` where it depends on the type.
+
+A member that is not here has what its schema says (`_value`).
+"""
+
+_ITEMS: Final[Mapping[str, tuple[Mapping[str, Any], ...]]] = {
+    "Snapshot.messages": (
+        {
+            "id": QUESTION,
+            "seq": 1,
+            "tipo": "usuario",
+            "conteudo": "Bom dia!",
+            "meta": {"contexto_len": 0},
+            "finish_reason": None,
+        },
+        {},
+    ),
+}
+"""What is different in each item of a list; other lists have one item."""
+
+_DIFFERENT: Final[Mapping[str, Mapping[str, Any]]] = {
+    "add_session": {"messages": []},
+    "stop": {"conteudo": "Olá, ", "status": "partial", "finish_reason": "stopped"},
+}
+"""What is different in the answer of one operation, by its id."""
+
+_LIVE = {"message_id": MESSAGE, "resume_url": f"/api/v1/viva/chat/stream/{MESSAGE}"}
+_OF_PROBLEM: Final[Mapping[str, Mapping[str, Any]]] = {
+    "reply_in_progress": _LIVE,
+    "reply_pending": _LIVE,
+    "upstream_timeout": {"message_id": MESSAGE},
+    "validation_error": {"errors": [("/mensagem", "must not be blank")]},
+}
+"""What a problem has besides what all have, by its code."""
+
+WEBHOOK: Final = {
+    "event": "messages.upsert",
+    "instance": "loja",
+    "data": {
+        "key": {
+            "id": WHATSAPP_MESSAGE,
+            "remoteJid": "5511999998888@s.whatsapp.net",
+            "fromMe": False,
+        },
+        "pushName": "Ana",
+        "messageType": "conversation",
+        "message": {"conversation": "Bom dia!"},
+        "messageTimestamp": 1795356187,
+    },
+}
+_METRICS: Final = "# HELP viva_readers Readers in this process.\nviva_readers 12.0\n"
+
+
+def _example_of_answer(name: str, schemas: Mapping[str, Schema], operation: str) -> Any:
+    """Make an example of a schema as an operation answers with it."""
+    return {**_object(name, schemas), **_DIFFERENT.get(operation, {})}
+
+
+def _examples_of_request(name: str, schemas: Mapping[str, Schema]) -> dict[str, Any]:
+    """Make examples of a request: with what it needs, and with all it may have."""
+    whole = _object(name, schemas)
+    needed = schemas[name].get("required", ())
+    least = {member: value for member, value in whole.items() if member in needed}
+    return (
+        {"least": least, "all": whole} if least not in ({}, whole) else {"all": whole}
+    )
+
+
+def _example_of_problem(code: str) -> Any:
+    """Make the body of a problem."""
+    members = _OF_PROBLEM.get(code, {})
+    detail = "A sentence for people."
+    problem = (
+        reply_failed(code, detail, retryable=True, **members)
+        if code in FAILURES
+        else Problem(code, detail, **members)
+    )
+    body = problem_response(problem, "4bf92f3577b34da6a3ce929d0e0e4736").body
+    assert isinstance(body, bytes)
+    return json.loads(body)
+
+
+def _example_of_parameter(kind: str, name: str) -> dict[str, Any]:
+    """Give `example` of a parameter, which is a member of the type `kind`."""
+    value = _VALUES.get(f"{kind}.{name}", _VALUES.get(name))
+    return {} if value is None else {"example": value}
+
+
+def _examples_of_stream(operation: str) -> dict[str, str]:
+    """Make examples of the streams of an operation, as they are written."""
+    begun, resumed = (
+        sse.accepted_event(**_IDS, user_message_id=QUESTION, offset=at, resumed=at > 0)
+        for at in (0, 5)
+    )
+    first = sse.content_event(MESSAGE, 5, _TEXT[:5])
+    rest = sse.content_event(MESSAGE, 9, _TEXT[5:]) + sse.done_event(
+        **_IDS,
+        status="complete",
+        finish_reason="stop",
+        chars=len(_TEXT),
+        sha256=hashlib.sha256(_TEXT.encode()).hexdigest(),
+        message_count=2,
+    )
+    if operation == "resume":
+        return {"rest": (resumed + rest).decode()}
+    error = "A resposta demorou demais para começar. Tente de novo."
+    failure = sse.error_event(
+        **_IDS, error=error, code="upstream_timeout", retryable=True
+    )
+    return {
+        "reply": (begun + first + rest).decode(),
+        "failure": (begun + failure).decode(),
+    }
+
+
+def _object(name: str, schemas: Mapping[str, Schema]) -> dict[str, Any]:
+    members = schemas[name]["properties"].items()
+    return {member: _value(name, member, kind, schemas) for member, kind in members}
+
+
+def _value(
+    name: str, member: str, schema: Schema, schemas: Mapping[str, Schema]
+) -> Any:
+    """Make the value of a member; raise LookupError for a text that nobody gave."""
+    if (key := f"{name}.{member}") in _VALUES:
+        return _VALUES[key]
+    words = schema.get("enum", ())
+    if member in _VALUES and len(words) != 1:
+        return _VALUES[member]
+    match schema:
+        case {"$ref": reference}:
+            return _object(reference.rpartition("/")[2], schemas)
+        case {"enum": _}:
+            return words[0]
+        case {"format": "date-time"}:
+            return _AT
+        case {"anyOf": [kind, *_]}:
+            return _value(name, member, kind, schemas)
+        case {"type": "array", "items": items} if items:
+            item = _value(name, member, items, schemas)
+            return [{**item, **more} for more in _ITEMS.get(key, ())] or [item]
+        case {"type": "string"}:
+            raise LookupError(f"api/openapi.py has no example for {key}")
+    return _EMPTY[schema["type"]]
+
+
+_EMPTY: Final[Mapping[str, Any]] = {
+    "array": [],
+    "boolean": False,
+    "integer": 1,
+    "number": 0.5,
+    "object": {},
 }

@@ -24,7 +24,6 @@ from viva_server.api.wire import (
     Id,
     Pairs,
     Time,
-    WireError,
     bad_query,
     is_id,
     single_values,
@@ -34,8 +33,8 @@ from viva_server.services import Services
 from viva_server.store import operator as store
 from viva_server.store.db import Database, Row
 from viva_server.store.webhook_minutes import WebhookMinutes, WebhookRates
+from viva_server.values import Channel
 from viva_server.whatsapp.events.addresses import jids_of
-from viva_server.words import Channel
 
 MAX_IDS = 100
 MAX_PHONE_CHARS = 255
@@ -394,7 +393,7 @@ class OperatorHandlers:
         none where the phone is not known.
 
         Raises:
-            WireError: 422, it is no phone number.
+            Problem: 422, it is no phone number.
         """
         await self._admit(request)
         jids = jids_of(read_search(await read_json(request)))
@@ -439,7 +438,7 @@ def read_dead_query(pairs: Pairs) -> tuple[str, str] | None:
     """Read the cursor `before`: a time and an id; None without one.
 
     Raises:
-        WireError: 400 for what is no cursor, or stands twice.
+        Problem: 400 for what is no cursor, or stands twice.
     """
     cursor = single_values(pairs).get("before")
     if cursor is None:
@@ -461,7 +460,7 @@ def _utc(written: str) -> str | None:
 
 
 def read_replay(body: dict[str, Any]) -> list[str]:
-    """Read the ids of a ReplayRequest, each once; raise WireError 422 for others."""
+    """Read the ids of a ReplayRequest, each once; raise Problem 422 for others."""
     ids = body.get("ids")
     if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_IDS:
         raise wire.invalid([("/ids", f"must be an array of 1 to {MAX_IDS} ids")])
@@ -476,14 +475,14 @@ def read_replay(body: dict[str, Any]) -> list[str]:
 
 
 def read_search(body: dict[str, Any]) -> str:
-    """Read the phone of a SearchRequest; raise WireError 422 if it is no text."""
+    """Read the phone of a SearchRequest; raise Problem 422 if it is no text."""
     phone = body.get("phone")
     if not isinstance(phone, str) or not 1 <= len(phone) <= MAX_PHONE_CHARS:
         raise no_phone()
     return phone
 
 
-def no_phone() -> WireError:
+def no_phone() -> Problem:
     """Make the 422 for what is no phone number."""
     return wire.invalid([("/phone", "must be a phone number, with its area code")])
 

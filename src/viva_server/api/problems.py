@@ -1,66 +1,109 @@
-"""Errors as RFC 9457 problems: the one place that maps exceptions to answers."""
+"""Problems (RFC 9457): what is answered in the place of what was asked for; no I/O."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from aiohttp import web
-from aiohttp.web_protocol import RequestPayloadError
 from msgspec import UNSET, UnsetType
 
-from viva_server.api.codes import FAILURE_STATUS, status_of
-from viva_server.api.wire import WireError, not_found
-from viva_server.auth import ScopeError
-from viva_server.errors import (
-    AuthError,
-    FencedError,
-    KeyReusedError,
-    NotFoundError,
-    NotNewestError,
-    OverloadedError,
-    ReplyPendingError,
-    ResponderError,
-    RowError,
-    StoreError,
-    TooManyRepliesError,
-    VivaError,
-)
+from viva_server.errors import VivaError
 
-TYPE_PREFIX = "urn:viva:problem:"
 RETRY_AFTER_SECONDS = 2
-
-_RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-_KEY_REUSED = "This Idempotency-Key belongs to another body."
+RETRY_AFTER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 RETRYABLE = frozenset({408, 429, 502, 503, 504})
-_KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
-_CODES = {
-    status_of(code): code
-    for code in (
-        "bad_request",
-        "unauthorized",
-        "forbidden",
-        "not_found",
-        "method_not_allowed",
-        "request_timeout",
-        "too_large",
-        "unsupported_media_type",
-        "expectation_failed",
-        "internal_error",
-        "unavailable",
-    )
+
+
+class Kind(NamedTuple):
+    """One kind of problem: its HTTP status, and when it comes."""
+
+    status: int
+    when: str
+
+
+PROBLEMS: Final[Mapping[str, Kind]] = {
+    "bad_request": Kind(400, "the request is not HTTP as RFC 9112 has it"),
+    "bad_body": Kind(400, "the body broke off"),
+    "bad_query": Kind(400, "a parameter is no number, too small, or stands twice"),
+    "bad_idempotency_key": Kind(400, "not one value of 1 to 255 printable ASCII"),
+    "empty_body": Kind(400, "a body is needed"),
+    "invalid_utf8": Kind(400, "the body is not UTF-8"),
+    "invalid_json": Kind(400, "the body is not JSON"),
+    "not_an_object": Kind(400, "the body is JSON, but no object"),
+    "duplicate_key": Kind(400, "an object of the body has a name twice"),
+    "invalid_number": Kind(400, "a number is out of range"),
+    "invalid_text": Kind(400, "a text has U+0000 or half of a surrogate pair"),
+    "too_deep": Kind(400, "the body nests too deep"),
+    "too_many_values": Kind(400, "the body has too many arrays and objects"),
+    "content_encoding": Kind(400, "a webhook's body is compressed"),
+    "unauthorized": Kind(401, "no valid Bearer token"),
+    "wrong_secret": Kind(401, "a webhook's secret is missing or wrong"),
+    "forbidden": Kind(403, "not allowed"),
+    "insufficient_scope": Kind(403, "the token lacks the scope that this needs"),
+    "not_found": Kind(404, "there is no such path"),
+    "session_not_found": Kind(404, "unknown, or another person's"),
+    "message_not_found": Kind(404, "unknown, or another person's"),
+    "method_not_allowed": Kind(405, "another method; with `Allow`"),
+    "request_timeout": Kind(408, "the body came too slowly"),
+    "reply_in_progress": Kind(
+        409, "somebody reads the session's live reply; with its URL to come back to"
+    ),
+    "not_newest": Kind(409, "the reply is not the newest one of its session"),
+    "too_large": Kind(413, "the body has too many bytes"),
+    "unsupported_media_type": Kind(
+        415, "not `application/json`, not UTF-8, or compressed"
+    ),
+    "expectation_failed": Kind(417, "an `Expect` other than `100-continue`"),
+    "validation_error": Kind(422, "members are wrong; `errors` names all of them"),
+    "idempotency_key_reused": Kind(422, "the key belongs to another body"),
+    "not_storable": Kind(422, "the database refuses a value, whenever it is sent"),
+    "too_many_replies": Kind(429, "the person has too many live replies"),
+    "internal_error": Kind(500, "a defect of the server; its log has the cause"),
+    "unavailable": Kind(
+        503, "the database is away, or the server is full or stopping; try again"
+    ),
+    "reply_pending": Kind(
+        504,
+        "a message without a key may be stored: do not send it again, look at "
+        "`Content-Location`; 404 there from 30 s on: it is not",
+    ),
+    "not_ready": Kind(503, "the server is stopping, or its database is away"),
 }
-"""What aiohttp and a host's handlers mean by a bare status."""
+
+FAILURE_STATUS: Final = 502
+
+FAILURES: Final[Mapping[str, str]] = {
+    "upstream_timeout": "the model did not begin, or fell silent",
+    "upstream_unavailable": "the model cannot be reached, or is broken",
+    "upstream_rate_limited": "the model takes no more requests for now",
+    "upstream_error": "the model broke off, or sent what is no reply",
+    "upstream_refused": "the model refuses this server: its settings are wrong",
+    "insufficient_quota": "the model's quota is used up",
+    "upstream_empty": "the model ended without a word",
+    "content_filter": "the model does not answer such a message",
+    "length": "the model's limit was reached before there was text",
+    "responder_failed": "the host's responder has a defect",
+    "reply_too_slow": "no text within the cap on seconds",
+    "limit": "the cap on characters leaves no text",
+    "crashed": "the process died before there was text",
+}
+"""Why a reply failed without a character, as a problem or as the stream's last event.
+
+A host's responder may raise words of its own.
+"""
+
+
+def status_of(code: str) -> int:
+    """Return the status of a code; raise LookupError for one that is not listed."""
+    return PROBLEMS[code].status
 
 
 class Problem(VivaError):  # noqa: N818 - RFC 9457's word
     """An answer of status 400 or above.
 
-    `code` is the word for programs and has its status in `viva_server.api.codes`; for
-    a word from elsewhere give `status`. `detail` and `errors` (pairs of pointer and
+    `code` is the word for programs and has its status in `PROBLEMS`; for a word from
+    elsewhere give `status`. `detail` and `errors` (pairs of pointer and
     message) are shown to the client. `extra` are further members. `retryable` says
     whether the same request may succeed later; by default the status says it.
     `closes` ends the connection, for a request whose body was not read to its end.
@@ -122,48 +165,11 @@ class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
     resume_url: str | UnsetType = UNSET
 
 
-def to_problem(error: BaseException) -> Problem | None:
-    """Return the problem that `error` is; None if nobody expected it."""
-    match error:
-        case Problem():
-            return error
-        case WireError():
-            return Problem(error.code, error.detail, errors=error.errors)
-        case AuthError():
-            return _auth_problem(error)
-        case NotFoundError():
-            return to_problem(not_found(error.kind))
-        case NotNewestError():
-            return Problem("not_newest", str(error))
-        case KeyReusedError():
-            return Problem("idempotency_key_reused", _KEY_REUSED)
-        case TooManyRepliesError():
-            detail = "You have too many replies under way."
-            return Problem("too_many_replies", detail, headers=_RETRY_AFTER)
-        case OverloadedError() | FencedError():
-            return unavailable()
-        case RowError():
-            return Problem("not_storable", "The database refuses what was sent.")
-        case StoreError():
-            return unavailable()
-        case ReplyPendingError():
-            return reply_pending(error.message_id)
-        case ResponderError():
-            return reply_failed(
-                error.code, "The model gave no reply.", retryable=error.retryable
-            )
-        case RequestPayloadError():
-            return Problem("bad_body", "The body broke off.", closes=True)
-        case web.HTTPException():
-            return _http_problem(error)
-    return None
-
-
 def unavailable(
     detail: str = "The server cannot do this right now.", *, closes: bool = False
 ) -> Problem:
     """Make the 503 for what may work again in a moment."""
-    return Problem("unavailable", detail, headers=_RETRY_AFTER, closes=closes)
+    return Problem("unavailable", detail, headers=RETRY_AFTER, closes=closes)
 
 
 def reply_pending(message_id: str, location: str | None = None) -> Problem:
@@ -189,68 +195,3 @@ def reply_failed(code: str, detail: str, *, retryable: bool, **extra: Any) -> Pr
 def unexpected() -> Problem:
     """Make the 500 for what nobody expected; it tells nothing of the error."""
     return Problem("internal_error", "The server failed. The log has the cause.")
-
-
-def problem_response(problem: Problem, request_id: str) -> web.Response:
-    """Return the answer, as application/problem+json."""
-    body = json.dumps(_members(problem, request_id), separators=(",", ":"))
-    response = web.Response(
-        status=problem.status,
-        body=body.encode(),  # json.dumps escapes all that UTF-8 cannot hold
-        content_type="application/problem+json",
-        headers={"Cache-Control": "no-store", **problem.headers},
-    )
-    if problem.closes:
-        response.force_close()
-    return response
-
-
-def _members(problem: Problem, request_id: str) -> dict[str, Any]:
-    members = {
-        **problem.extra,
-        "type": TYPE_PREFIX + problem.code,
-        "title": _title(problem.status),
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id,
-        "retryable": problem.retryable,
-    }
-    if problem.errors:
-        members["errors"] = [
-            {"pointer": pointer, "message": message}
-            for pointer, message in problem.errors
-        ]
-    return members
-
-
-def _title(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
-
-
-def _auth_problem(error: AuthError) -> Problem:
-    if isinstance(error, ScopeError):
-        # RFC 6750 § 3.1: a good token without the scope is 403, not 401.
-        challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'
-        detail = "The token does not carry the scope that this needs."
-        headers = {"WWW-Authenticate": challenge}
-        return Problem("insufficient_scope", detail, headers=headers)
-    detail = "A valid Bearer token is needed."
-    headers = {"WWW-Authenticate": "Bearer"}
-    return Problem("unauthorized", detail, headers=headers)
-
-
-def _http_problem(error: web.HTTPException) -> Problem | None:
-    if error.status < 400:
-        return None
-    kept = {
-        name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers
-    }
-    code = _CODES.get(error.status, f"http_{error.status}")
-    detail = f"{_title(error.status)}."
-    return Problem(
-        code, detail, status=error.status, headers=kept, closes=error.status == 413
-    )

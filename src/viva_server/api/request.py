@@ -181,8 +181,8 @@ async def read_json(
 
     Raises:
         Problem: 415 for another type, charset or any content coding; 413 and 408
-            for too much or too slow a body, and the connection then closes.
-        WireError: 400 for what the strict decoder refuses.
+            for too much or too slow a body, and the connection then closes; 400 for
+            what the strict decoder refuses.
         ConnectionError: the client left.
     """
     if optional and not request.body_exists:

@@ -8,11 +8,10 @@ from aiohttp import web
 
 from viva_server import sse
 from viva_server.api import chat, operations, operator, sessions, webhook
-from viva_server.api.codes import FAILURES
-from viva_server.api.edge import Edge
+from viva_server.api.edge import Edge, Group, Route, Router
 from viva_server.api.openapi import make_document
+from viva_server.api.problems import FAILURES
 from viva_server.api.request import IdentifyCaller, as_person
-from viva_server.api.router import Group, Route, Router
 from viva_server.services import Services
 
 _STARTS_REPLY: Final = ("reply_in_progress", "reply_pending", "too_many_replies")
@@ -267,9 +266,9 @@ def add_routes(
     )
     router = Router(app, edge, prefix)
     person = as_person(identify)
-    talk = chat.ChatHandlers(services, person, edge)
+    talk = chat.ChatHandlers(services.chat, person, edge)
     talk.resume_route = router.add_group(_CHAT, talk)["resume"]
-    router.add_group(_SESSIONS, sessions.SessionHandlers(services, person))
+    router.add_group(_SESSIONS, sessions.SessionHandlers(services.sessions, person))
     hooks = webhook.WebhookHandlers(
         config, services.inbox, services.heavy_bodies, services.whatsapp_counters
     )

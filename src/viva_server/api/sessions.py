@@ -28,9 +28,8 @@ from viva_server.api.wire import (
     to_json,
 )
 from viva_server.chat import sessions
-from viva_server.services import Services
 from viva_server.store import sessions as store
-from viva_server.words import Channel, FinishReason, Status
+from viva_server.values import Channel, FinishReason, Status
 
 MAX_PAGE = 1_000_000
 MAX_MESSAGES = 250
@@ -143,13 +142,11 @@ class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
 class SessionHandlers:
     """A person's sessions."""
 
-    def __init__(self, services: Services, identify: IdentifyPerson) -> None:
-        self._services = services
+    def __init__(
+        self, service: sessions.SessionService, identify: IdentifyPerson
+    ) -> None:
+        self._sessions = service
         self._identify = identify
-
-    @property
-    def _sessions(self) -> sessions.SessionService:
-        return self._services.sessions
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
         """Show the newest messages of a session.
@@ -201,7 +198,7 @@ def read_snapshot_query(pairs: Pairs) -> SnapshotQuery:
     """Read `session_id`, `limit` (1…250 clamped, else 120) and `before` (a `seq`).
 
     Raises:
-        WireError: 400 for what is no number or stands twice; 404 for no id.
+        Problem: 400 for what is no number or stands twice; 404 for no id.
     """
     values = single_values(pairs)
     before = query_number(values, "before")
@@ -218,7 +215,7 @@ def read_sessions_query(pairs: Pairs) -> SessionsQuery:
     """Read `page` (from 1) and `page_size` (1…100, else 20), both clamped.
 
     Raises:
-        WireError: 400 for what is no number or stands twice.
+        Problem: 400 for what is no number or stands twice.
     """
     values = single_values(pairs)
     return SessionsQuery(
@@ -230,7 +227,7 @@ def read_sessions_query(pairs: Pairs) -> SessionsQuery:
 
 
 def read_new_session(body: dict[str, Any]) -> NewSessionRequest:
-    """Check a decoded body; raise WireError 422 if it is wrong."""
+    """Check a decoded body; raise Problem 422 if it is wrong."""
     refuse(text_errors(body, "modo", MAX_MODO_CHARS))
     return NewSessionRequest(modo=body.get("modo"))
 

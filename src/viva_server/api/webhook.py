@@ -17,8 +17,8 @@ from aiohttp import web
 from viva_server.api.problems import Problem
 from viva_server.api.wire import to_json
 from viva_server.config import Config
+from viva_server.counters import WebhookOutcome, WhatsAppCounters
 from viva_server.errors import OverloadedError
-from viva_server.tallies import WebhookOutcome, WhatsAppCounters
 from viva_server.whatsapp.events.json_values import NotJsonObjectError
 from viva_server.whatsapp.events.table import label_of
 from viva_server.whatsapp.ingress.delivery import WebhookRequest, WrongSecretError

@@ -20,8 +20,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 from msgspec import Meta
 
-from viva_server.api.codes import status_of
-from viva_server.errors import VivaError
+from viva_server.api.problems import Problem
 
 MAX_MODO_CHARS = 32
 MAX_DEPTH = 64
@@ -51,25 +50,6 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _OPENING = frozenset(b"[{")
 
 
-class WireError(VivaError):
-    """What came over the wire cannot be taken; `code` says how, `status` follows.
-
-    `errors` are pairs of a pointer and a message that a client may be shown.
-    """
-
-    def __init__(
-        self,
-        code: str,
-        detail: str,
-        errors: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        super().__init__(detail)
-        self.status = status_of(code)
-        self.code = code
-        self.detail = detail
-        self.errors = tuple(errors)
-
-
 to_json = msgspec.json.Encoder().encode
 
 
@@ -77,7 +57,7 @@ def known_id(text: str, kind: Literal["session", "message"], pointer: str = "") 
     """Return an id in its canonical form.
 
     Raises:
-        WireError: 404, the same as for an id that does not exist: no uuid, no row.
+        Problem: 404, the same as for an id that does not exist: no uuid, no row.
     """
     if not is_id(text):
         raise not_found(kind, pointer)
@@ -90,14 +70,14 @@ def is_id(text: str) -> bool:
 
 
 def optional_session_id(text: str | None, pointer: str) -> str | None:
-    """Return the canonical id, or None for none; raise WireError as `known_id`."""
+    """Return the canonical id, or None for none; raise Problem as `known_id`."""
     return None if text is None else known_id(text, "session", pointer)
 
 
-def not_found(kind: Literal["session", "message"], pointer: str = "") -> WireError:
+def not_found(kind: Literal["session", "message"], pointer: str = "") -> Problem:
     """Make the one answer for an id that is unknown, foreign or none."""
     errors = [(pointer, "is not known")] if pointer else ()
-    return WireError(_NOT_FOUND[kind], f"There is no such {kind}.", errors)
+    return Problem(_NOT_FOUND[kind], f"There is no such {kind}.", errors=errors)
 
 
 def text_errors(
@@ -125,19 +105,19 @@ def type_errors(
 
 
 def refuse(errors: Sequence[tuple[str, str]]) -> None:
-    """Raise WireError 422 if there are errors."""
+    """Raise Problem 422 if there are errors."""
     if errors:
         raise invalid(errors)
 
 
-def invalid(errors: Sequence[tuple[str, str]]) -> WireError:
+def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     """Make the 422 for members of a body."""
     detail = "The body has members that cannot be taken."
-    return WireError("validation_error", detail, errors)
+    return Problem("validation_error", detail, errors=errors)
 
 
 def single_values(pairs: Pairs) -> dict[str, str]:
-    """Return a query's parameters; raise WireError 400 if one stands twice."""
+    """Return a query's parameters; raise Problem 400 if one stands twice."""
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values:
@@ -147,7 +127,7 @@ def single_values(pairs: Pairs) -> dict[str, str]:
 
 
 def query_number(values: dict[str, str], name: str) -> int | None:
-    """Read a whole number; raise WireError 400 for anything else."""
+    """Read a whole number; raise Problem 400 for anything else."""
     if (text := values.get(name)) is None:
         return None
     if (match := _NUMBER.fullmatch(text)) is None:
@@ -161,18 +141,18 @@ def clamped(value: int | None, default: int, most: int) -> int:
     return default if value is None else max(1, min(value, most))
 
 
-def bad_query(name: str, message: str) -> WireError:
+def bad_query(name: str, message: str) -> Problem:
     """Make the 400 for a parameter that cannot be taken."""
     errors = [(f"/query/{name[:64]}", message)]
     detail = "The query has a parameter that cannot be taken."
-    return WireError("bad_query", detail, errors)
+    return Problem("bad_query", detail, errors=errors)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
     """Return the JSON object that `body` is.
 
     Raises:
-        WireError: 400 for anything else.
+        Problem: 400 for anything else.
     """
     if not body:
         raise _refused("empty_body", "The body is empty.")
@@ -246,7 +226,7 @@ def _check_member(member: Any, pointer: str) -> None:
     _check_texts(member, pointer)
 
 
-def _text_refused(pointer: str) -> WireError:
+def _text_refused(pointer: str) -> Problem:
     message = "has U+0000 or half of a surrogate pair"
     detail = "The body has text that cannot be stored."
     return _refused("invalid_text", detail, (pointer, message))
@@ -275,12 +255,12 @@ def _constant(name: str) -> NoReturn:
     raise _refused("invalid_json", f"{name} is not JSON.")
 
 
-def _number_refused() -> WireError:
+def _number_refused() -> Problem:
     return _refused("invalid_number", "The body has a number out of range.")
 
 
-def _refused(code: str, detail: str, *errors: tuple[str, str]) -> WireError:
-    return WireError(code, detail, errors)
+def _refused(code: str, detail: str, *errors: tuple[str, str]) -> Problem:
+    return Problem(code, detail, errors=errors)
 
 
 _decoder = json.JSONDecoder(

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from viva_server.chat.counters import JournalCounters
 from viva_server.chat.reply import Closing, LiveReply
+from viva_server.counters import JournalCounters
 from viva_server.errors import (
     FencedError,
     RowError,

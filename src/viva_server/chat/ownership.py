@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from viva_server.chat.failure_detector import FailureDetector
 from viva_server.errors import StoreError, StoreUnavailableError
-from viva_server.ids import new_id
 from viva_server.store.db import Connection, Database
 from viva_server.store.processes import (
     add_process,
@@ -22,6 +21,7 @@ from viva_server.store.processes import (
     take_lock,
 )
 from viva_server.store.tasks import end_task
+from viva_server.values import new_id
 
 logger = logging.getLogger(__name__)
 

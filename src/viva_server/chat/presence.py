@@ -7,12 +7,19 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from viva_server.chat.remote import RemoteReplies
-from viva_server.chat.reply import LiveReply
-from viva_server.chat.text import Connection, Reader, ReplyText
+from viva_server.chat.reply import Connection, LiveReply, Reader, ReplyText, ending_of
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
-from viva_server.store.replies import load_requests, mark_left
+from viva_server.store.replies import (
+    FollowedReply,
+    StoredReply,
+    follow_replies,
+    load_requests,
+    mark_left,
+    remove_far_readers,
+    renew_far_readers,
+)
+from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +28,8 @@ KEEP_ALIVE_SECONDS = 15.0
 WRITE_DEADLINE_SECONDS = 20.0
 AWAY_SECONDS = 30.0
 _SHARE_SECONDS = 0.2
+_FOLLOW_SECONDS = 0.1
+_RENEW_SECONDS = 1.0
 
 
 class Presence:
@@ -202,3 +211,126 @@ class Presence:
             known.intersection_update(self.local)
         for message_id in self._unread_since.keys() - self.local.keys():
             del self._unread_since[message_id]
+
+
+class RemoteReplies:
+    """Follows the journal for all of them with one query every 0.1 s."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        process_id: Callable[[], str],
+        away_seconds: float,
+    ) -> None:
+        self._database = database
+        self._process_id = process_id
+        self._away_seconds = away_seconds
+        self._replies: dict[str, ReplyText] = {}
+        self._told_as = ""
+        self._told: set[str] = set()
+        self._told_at = float("-inf")
+        self._some = asyncio.Event()
+        self._answered_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="viva follow")
+
+    async def stop(self) -> None:
+        """End the following; readers are cut and resume elsewhere."""
+        try:
+            if self._task is not None:
+                await end_task(self._task)
+        finally:
+            for reply in self._replies.values():
+                reply.cut()
+
+    def open(self, stored: StoredReply) -> ReplyText:
+        """Give the reply as read here; a stored one that has ended has its ending."""
+        if stored.status == "streaming" and stored.message_id in self._replies:
+            return self._replies[stored.message_id]
+        reply = ReplyText(stored.message_id, stored.text)
+        if stored.status == "streaming":
+            self._replies[stored.message_id] = reply
+            if not self._some.is_set():
+                self._answered_at = asyncio.get_running_loop().time()
+                self._some.set()
+        else:
+            assert stored.finish_reason is not None, "an ended reply has a reason"
+            reply.ending = ending_of(
+                stored.text,
+                status=stored.status,
+                finish_reason=stored.finish_reason,
+                error_code=stored.error_code,
+                error_is_final=stored.error_is_final,
+                message_count=stored.message_count,
+            )
+        return reply
+
+    async def tell(self) -> None:
+        """Write which replies of others are read here, at changes and each second.
+
+        What was told under an id that has been declared dead is told again.
+        """
+        read = {m for m, reply in self._replies.items() if reply.readers}
+        me = self._process_id()
+        if me != self._told_as:
+            self._told_as, self._told = me, set()
+        now = asyncio.get_running_loop().time()
+        if gone := self._told - read:
+            await remove_far_readers(self._database, me, list(gone))
+        if read and (read - self._told or now - self._told_at > _RENEW_SECONDS):
+            await renew_far_readers(self._database, me, list(read))
+            self._told_at = now
+        self._told = read
+
+    async def _run(self) -> None:
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            try:
+                await self._follow()
+            except StoreError as error:
+                logger.debug("Cannot follow replies of other processes: %s", error)
+                self._cut_if_away()
+
+    async def _follow(self) -> None:
+        for message_id in [m for m, r in self._replies.items() if not r.readers]:
+            del self._replies[message_id]
+        if not self._replies:
+            self._some.clear()
+            return
+        known = {m: reply.length for m, reply in self._replies.items()}
+        updates = await follow_replies(self._database, known)
+        self._answered_at = asyncio.get_running_loop().time()
+        for message_id in known.keys() - {followed.message_id for followed in updates}:
+            self._replies.pop(message_id).cut()  # deleted, or lost by a failover
+        for followed in updates:
+            self._take(followed)
+
+    def _take(self, followed: FollowedReply) -> None:
+        reply = self._replies[followed.message_id]
+        if followed.text:
+            reply.committed(followed.text)
+        if followed.status == "streaming":
+            return
+        assert followed.finish_reason is not None, "an ended reply has a reason"
+        del self._replies[followed.message_id]
+        reply.closed(
+            ending_of(
+                reply.text_after(0),
+                status=followed.status,
+                finish_reason=followed.finish_reason,
+                error_code=followed.error_code,
+                error_is_final=followed.error_is_final,
+                message_count=followed.message_count,
+            )
+        )
+
+    def _cut_if_away(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._answered_at > self._away_seconds:
+            for reply in self._replies.values():
+                reply.cut()
+            self._replies.clear()

@@ -8,14 +8,13 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from viva_server.chat.counters import ReplyCounters
 from viva_server.chat.journal import Journal
 from viva_server.chat.ownership import Ownership
-from viva_server.chat.presence import AWAY_SECONDS, Presence
+from viva_server.chat.presence import AWAY_SECONDS, Presence, RemoteReplies
 from viva_server.chat.recovery import Recovery
-from viva_server.chat.remote import RemoteReplies
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
+from viva_server.counters import ReplyCounters
 from viva_server.store.db import Database
 from viva_server.store.health import Health, Probe
 

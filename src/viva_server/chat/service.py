@@ -1,12 +1,21 @@
-"""Replies as use cases: ask, come back, stop. Every door comes through here."""
+"""The life of a reply, in the order in which it happens; both channels come in here.
+
+`ChatService.ask` looks at what there is and lets `admission` decide what the message
+does; a new one is stored together with the row of its reply (`store_turn`). Then the
+conversation is loaded (`produce`) in a shape that strict servers take (`shaped`), and
+the responder's text is fed to the reply until either ends (`generate`). The journal
+commits text and end, and gives them to the readers; `done` follows it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
+from itertools import groupby, takewhile
 from time import monotonic
 from typing import Any
 
@@ -22,33 +31,45 @@ from viva_server.chat.admission import (
     Start,
     Supersede,
     decide,
+    title_of,
 )
-from viva_server.chat.generation import produce
-from viva_server.chat.reply import Closing
+from viva_server.chat.reply import (
+    Closing,
+    Connection,
+    LiveReply,
+    Reader,
+    ReplyText,
+    Storable,
+)
 from viva_server.chat.runtime import Runtime
-from viva_server.chat.starting import (
-    LOOK_AGAIN_SECONDS,
-    Attempt,
-    new_turn,
-    store_turn,
-)
-from viva_server.chat.text import Connection, Reader, ReplyText
 from viva_server.config import Config
 from viva_server.errors import (
+    ConstraintError,
+    FencedError,
     KeyReusedError,
     NotFoundError,
     NotNewestError,
     OverloadedError,
+    RefusedError,
     ReplyInProgressError,
     ReplyPendingError,
+    ResponderError,
     StoppingError,
     StoreError,
+    StoreUnavailableError,
     TooManyRepliesError,
+    TransientStoreError,
     VivaError,
 )
-from viva_server.ids import new_id
-from viva_server.responders import Responder
+from viva_server.responders.protocol import (
+    Conversation,
+    ConversationMessage,
+    EndOfReply,
+    Responder,
+)
 from viva_server.store import replies as store
+from viva_server.store.db import Database
+from viva_server.store.health import Health
 from viva_server.store.people import Person
 from viva_server.store.sessions import Message, add_first_session, load_message
 from viva_server.store.turns import (
@@ -57,14 +78,32 @@ from viva_server.store.turns import (
     Started,
     TurnState,
     find_turn,
+    load_history,
+    start_reply,
 )
-from viva_server.words import EndRequest
+from viva_server.values import Channel, EndRequest, new_id
 
 logger = logging.getLogger(__name__)
 
+_ASK_SECONDS = 10.0
+
 _LEAVING_SECONDS = 0.35
 """A client that left counts as a reader for 250 ms at most; then a 409 is final."""
-_ASK_SECONDS = 10.0
+
+_LOOK_AGAIN_SECONDS = 0.05
+
+_SETTLE_SECONDS = 30.0
+"""So long after a start nothing of it takes effect any more.
+
+The server ends a statement after 6 s, and one whose client is gone after 2 s.
+"""
+
+# unique_violation, foreign_key_violation: what another transaction did meanwhile.
+_CHANGED_MEANWHILE = frozenset({"23505", "23503"})
+
+_HISTORY_AGAIN_SECONDS = 0.5
+
+_ASSISTANT_MARK = "[assistente]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +116,27 @@ class Reading:
     user_message_id: str
     offset: int
     is_resumed: bool
+
+
+class Attempt:
+    """One message on its way into the database, under one id however often it is sent.
+
+    `is_unanswered`: `turn` was sent and nobody knows yet whether it is stored. Its row
+    may appear until `until` (monotonic). `is_given_up`: the caller was told so.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self.message_id = question.message_id or new_id()
+        self.is_unanswered = False
+        self.is_given_up = False
+        self.until = float("inf")
+        self.turn: NewTurn | None = None
+
+    def sent(self, turn: NewTurn) -> None:
+        """Note that a start goes out now."""
+        self.turn = turn
+        self.is_unanswered = True
+        self.until = monotonic() + _SETTLE_SECONDS
 
 
 class ChatService:
@@ -153,80 +213,6 @@ class ChatService:
         if not attempt.is_unanswered:
             task.cancel()
 
-    async def resume(
-        self,
-        person: Person,
-        message_id: str,
-        offset: int,
-        connection: Connection,
-    ) -> Reading:
-        """Follow a reply from `offset` characters on, live or long ended.
-
-        An offset that the reply does not have becomes 0.
-
-        Raises:
-            NotFoundError: the person has no such reply.
-        """
-        stored = await store.load_reply(self._database, person, message_id)
-        if stored is None:
-            raise NotFoundError("message")
-        text: ReplyText | None = self._runtime.presence.local.get(message_id)
-        if text is None:
-            text = self._runtime.remote.open(stored)
-        # The client may have seen text elsewhere that has not been taken in here yet;
-        # the row was read after the client asked, so it has all that anybody has seen.
-        offset = offset if offset <= max(text.length, len(stored.text)) else 0
-        self._runtime.counters.resumes += 1
-        return Reading(
-            reader=self._runtime.presence.attach(text, offset, connection),
-            message_id=message_id,
-            session_id=stored.session_id,
-            user_message_id=stored.user_message_id,
-            offset=offset,
-            is_resumed=True,
-        )
-
-    async def require(self, person: Person, message_id: str) -> None:
-        """Raise NotFoundError unless the person has such a reply."""
-        if await store.load_reply(self._database, person, message_id) is None:
-            raise NotFoundError("message")
-
-    def leave(self, reading: Reading) -> None:
-        """Give a reader back. Never waits, so it is safe in a cancelled handler."""
-        self._runtime.presence.leave(reading.reader)
-
-    def _leave_unclaimed(self, task: asyncio.Task[Reading]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            self.leave(task.result())
-
-    async def stop(self, person: Person, message_id: str) -> Message:
-        """End a reply and give its message once its text is committed; idempotent.
-
-        Raises:
-            NotFoundError: the person has no such reply.
-            OverloadedError: its owner is silent, or has not ended it in 10 s.
-        """
-        async with _deadline():
-            while True:
-                stored = await store.load_reply(self._database, person, message_id)
-                if stored is None:
-                    raise NotFoundError("message")
-                if stored.status != "streaming":
-                    break
-                self._require_heard(stored.owner)
-                await self._end(message_id, "stopped")
-        message = await load_message(self._database, message_id)
-        if message is None:
-            raise NotFoundError("message")
-        return message
-
-    async def join(self) -> None:
-        """Wait for the tasks of replies that have ended; cancel what hangs."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
-
     async def _ask(
         self,
         question: Question,
@@ -252,7 +238,7 @@ class ChatService:
             # Stored just now, after an answer that was lost: `_found` goes on with it.
             is_own = state is not None and state.newest_id == attempt.message_id
             if state is None or (is_own and attempt.is_unanswered):
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
                 continue
             step = await self._try(question, state, connection, may_still_leave_until)
             if isinstance(step, Start):
@@ -354,17 +340,7 @@ class ChatService:
         is_read_here = local is not None and self._runtime.presence.look(local)
         if is_read_here or asyncio.get_running_loop().time() > until:
             raise ReplyInProgressError(message_id)
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
-
-    async def _end(self, message_id: str, request: EndRequest) -> None:
-        """Have a live reply ended by its owner; returns when it may have happened."""
-        local = self._runtime.presence.local.get(message_id)
-        if local is not None:
-            local.end(request)
-            await local.done.wait()
-            return
-        await store.request_end(self._database, message_id, request)
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     async def _start(
         self,
@@ -424,6 +400,90 @@ class ChatService:
             is_resumed=False,
         )
 
+    async def resume(
+        self,
+        person: Person,
+        message_id: str,
+        offset: int,
+        connection: Connection,
+    ) -> Reading:
+        """Follow a reply from `offset` characters on, live or long ended.
+
+        An offset that the reply does not have becomes 0.
+
+        Raises:
+            NotFoundError: the person has no such reply.
+        """
+        stored = await store.load_reply(self._database, person, message_id)
+        if stored is None:
+            raise NotFoundError("message")
+        text: ReplyText | None = self._runtime.presence.local.get(message_id)
+        if text is None:
+            text = self._runtime.remote.open(stored)
+        # The client may have seen text elsewhere that has not been taken in here yet;
+        # the row was read after the client asked, so it has all that anybody has seen.
+        offset = offset if offset <= max(text.length, len(stored.text)) else 0
+        self._runtime.counters.resumes += 1
+        return Reading(
+            reader=self._runtime.presence.attach(text, offset, connection),
+            message_id=message_id,
+            session_id=stored.session_id,
+            user_message_id=stored.user_message_id,
+            offset=offset,
+            is_resumed=True,
+        )
+
+    async def require(self, person: Person, message_id: str) -> None:
+        """Raise NotFoundError unless the person has such a reply."""
+        if await store.load_reply(self._database, person, message_id) is None:
+            raise NotFoundError("message")
+
+    def leave(self, reading: Reading) -> None:
+        """Give a reader back. Never waits, so it is safe in a cancelled handler."""
+        self._runtime.presence.leave(reading.reader)
+
+    def _leave_unclaimed(self, task: asyncio.Task[Reading]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.leave(task.result())
+
+    async def stop(self, person: Person, message_id: str) -> Message:
+        """End a reply and give its message once its text is committed; idempotent.
+
+        Raises:
+            NotFoundError: the person has no such reply.
+            OverloadedError: its owner is silent, or has not ended it in 10 s.
+        """
+        async with _deadline():
+            while True:
+                stored = await store.load_reply(self._database, person, message_id)
+                if stored is None:
+                    raise NotFoundError("message")
+                if stored.status != "streaming":
+                    break
+                self._require_heard(stored.owner)
+                await self._end(message_id, "stopped")
+        message = await load_message(self._database, message_id)
+        if message is None:
+            raise NotFoundError("message")
+        return message
+
+    async def _end(self, message_id: str, request: EndRequest) -> None:
+        """Have a live reply ended by its owner; returns when it may have happened."""
+        local = self._runtime.presence.local.get(message_id)
+        if local is not None:
+            local.end(request)
+            await local.done.wait()
+            return
+        await store.request_end(self._database, message_id, request)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def join(self) -> None:
+        """Wait for the tasks of replies that have ended; cancel what hangs."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
     def _keep(self, task: asyncio.Task[Any]) -> None:
         """Hold a task until it ends, and see that its failure is said."""
         self._tasks.add(task)
@@ -444,3 +504,265 @@ async def _deadline() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise OverloadedError from None
+
+
+def new_turn(question: Question, start: Start, message_id: str) -> NewTurn:
+    """Give the rows of a turn their ids."""
+    return NewTurn(
+        person=question.person,
+        session_id=start.session_id,
+        expected_count=start.expected_count,
+        ask=start.user_message_id is None,
+        user_message_id=start.user_message_id or question.user_message_id or new_id(),
+        message_id=message_id,
+        content=question.content,
+        title=title_of(question.content) or None,
+        mode=question.mode,
+        context_length=question.context_length,
+        key=question.key,
+        body_sha256=question.body_sha256,
+        replaces=start.replaces,
+    )
+
+
+async def store_turn(
+    database: Database,
+    owner: str,
+    turn: NewTurn,
+    attempt: Attempt,
+    *,
+    live_limit: int,
+    health: Health,
+) -> Started | OverLimit | None:
+    """Store a turn; None: look again, since the session has changed since the look.
+
+    That is also so where the answer was lost: `attempt` says it then, for good.
+
+    Raises:
+        OverloadedError: this owner has been declared dead; nothing is stored.
+        RowError: the message cannot be stored, whenever it is tried.
+        StoreUnavailableError: nothing is stored.
+    """
+    was_unanswered = attempt.is_unanswered
+    attempt.sent(turn)
+    began = monotonic()
+    try:
+        started = await start_reply(database, owner, turn, live_limit=live_limit)
+    except StoreError as error:
+        health.failed(began, error)
+        is_lost = isinstance(error, StoreUnavailableError) and error.outcome_unknown
+        attempt.is_unanswered = was_unanswered or is_lost
+        if not (is_lost or _may_pass(error)):
+            raise
+        logger.debug("Message %s is looked for: %s", turn.message_id, error)
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        return None
+    except FencedError:
+        attempt.is_unanswered = was_unanswered
+        raise OverloadedError from None
+    health.stored()
+    attempt.is_unanswered = was_unanswered
+    return started
+
+
+def _may_pass(error: StoreError) -> bool:
+    if isinstance(error, ConstraintError):
+        return error.sqlstate in _CHANGED_MEANWHILE
+    return isinstance(error, TransientStoreError)
+
+
+async def produce(
+    config: Config,
+    database: Database,
+    responder: Responder,
+    reply: LiveReply,
+    turn: NewTurn,
+    mode: str | None,
+) -> None:
+    """Generate the reply of a stored turn; it ends whatever happens here."""
+    try:
+        stored = await _load_history(database, reply, turn, config)
+        conversations = (
+            Conversation(
+                messages=messages,
+                session_id=turn.session_id,
+                user_id=turn.person.id,
+                channel=turn.person.channel,
+                modo=mode,
+            )
+            for messages in shortening(stored, turn.person.channel)
+        )
+        if reply.end_reason is None:
+            await generate(
+                reply, responder, conversations, seconds=config.reply_seconds
+            )
+    finally:
+        reply.end("upstream_error", "responder_failed")
+
+
+async def _load_history(
+    database: Database, reply: LiveReply, turn: NewTurn, config: Config
+) -> tuple[ConversationMessage, ...]:
+    """Load the conversation, also after the database has been away for a while.
+
+    Empty where the reply has ended meanwhile.
+    """
+    while reply.end_reason is None:
+        try:
+            return await load_history(
+                database,
+                turn.session_id,
+                before_seq=reply.seq,
+                messages=config.history_messages,
+                chars=config.history_chars,
+                channel=turn.person.channel,
+            )
+        except StoreError as error:
+            logger.debug("A reply waits for its history: %s", error)
+            await asyncio.sleep(_HISTORY_AGAIN_SECONDS)
+    return ()
+
+
+def shortening(
+    stored: Sequence[ConversationMessage], channel: Channel
+) -> Iterator[tuple[ConversationMessage, ...]]:
+    """Give the conversation, then shorter ones for a server that refuses it.
+
+    Of the newest half of the messages, then of the question alone; none of them twice.
+    """
+    given = None
+    for count in (len(stored), max(len(stored) // 2, 1), 1):
+        conversation = shaped(stored[-count:], channel)
+        if conversation != given:
+            yield conversation
+        given = conversation
+
+
+def shaped(
+    stored: Sequence[ConversationMessage], channel: Channel
+) -> tuple[ConversationMessage, ...]:
+    """Make a conversation of stored messages, oldest first, the last a user's.
+
+    It begins with the user, and messages of one role in a row are joined by a blank
+    line. What stands before the first user's message is dropped; on WhatsApp, where the
+    shop may have written first, it is put in front of it, each line marked.
+    """
+    opening = list(takewhile(lambda each: each.role == "assistant", stored))
+    contents = [
+        (role, [each.content for each in run])
+        for role, run in groupby(stored[len(opening) :], lambda each: each.role)
+    ]
+    if opening and contents and channel == "whatsapp":
+        contents[0][1][:0] = [_marked(each.content) for each in opening]
+    return tuple(ConversationMessage(role, "\n\n".join(c)) for role, c in contents)
+
+
+def _marked(text: str) -> str:
+    lines = (line for line in text.splitlines() if line.strip())
+    return "\n".join(f"{_ASSISTANT_MARK} {line}" for line in lines)
+
+
+async def generate(
+    reply: LiveReply,
+    responder: Responder,
+    conversations: Iterable[Conversation],
+    *,
+    seconds: float,
+) -> None:
+    """Feed a reply from its responder until either ends; the responder is closed then.
+
+    The first conversation counts; the next one is tried where the model's server
+    refuses it (400) without a word of text.
+
+    Asks for the reply's end before it returns, also when it is cancelled. The reply's
+    closing does not wait for the responder's: one that refuses to be cancelled holds
+    this task only.
+    """
+    reply.on_end = _canceller()
+    try:
+        async with asyncio.timeout(seconds):
+            await _feed(reply, responder, conversations)
+    except TimeoutError:
+        reply.end("limit", "reply_too_slow")
+    except asyncio.CancelledError:
+        if reply.end_reason is None:
+            raise
+    finally:
+        reply.on_end = None
+        reply.end("upstream_error", "responder_failed")
+
+
+def _canceller() -> Callable[[], None]:
+    """Make what cancels the running task, but not from within itself."""
+    task = asyncio.current_task()
+    assert task is not None, "called by a coroutine"
+
+    def cancel() -> None:
+        if asyncio.current_task() is not task:
+            task.cancel()
+
+    return cancel
+
+
+async def _feed(
+    reply: LiveReply, responder: Responder, conversations: Iterable[Conversation]
+) -> None:
+    """Feed the reply and ask for the end that the responder came to."""
+    storable = Storable()
+    try:
+        await _pull_accepted(reply, responder, conversations, storable)
+    except EndOfReply as end:
+        reply.feed(storable.flush())
+        reply.end(end.finish_reason, usage=end.usage)
+    except ResponderError as error:
+        reply.feed(storable.flush())
+        reply.end("upstream_error", error.code, is_final=not error.retryable)
+    except Exception:
+        logger.exception("The responder of message %s failed", reply.message_id)
+        reply.feed(storable.flush())
+        reply.end("upstream_error", "responder_failed")
+    else:
+        reply.feed(storable.flush())
+        reply.end("stop")
+
+
+async def _pull_accepted(
+    reply: LiveReply,
+    responder: Responder,
+    conversations: Iterable[Conversation],
+    storable: Storable,
+) -> None:
+    refused: RefusedError | None = None
+    for conversation in conversations:
+        if refused is not None:
+            logger.warning(
+                "Asking the model again with %d messages", len(conversation.messages)
+            )
+        try:
+            return await _pull(reply, responder, conversation, storable)
+        except RefusedError as error:
+            if error.status != HTTPStatus.BAD_REQUEST or reply.has_text:
+                raise
+            refused = error
+    assert refused is not None, "there is a conversation"
+    raise refused
+
+
+async def _pull(
+    reply: LiveReply,
+    responder: Responder,
+    conversation: Conversation,
+    storable: Storable,
+) -> None:
+    deltas = responder(conversation)
+    try:
+        async for delta in deltas:
+            reply.feed(storable.feed(delta))
+            if reply.end_reason is not None:
+                return
+            if reply.is_full:
+                await reply.room()
+    finally:
+        # An iterator of a host need not be a generator.
+        if (close := getattr(deltas, "aclose", None)) is not None:
+            await close()

@@ -15,9 +15,14 @@ import click
 import msgspec
 
 from viva_server._version import __version__
-from viva_server.commands.opening import QUERY_SECONDS, open_database
-from viva_server.commands.people import in_words, person_options, stand_in, subject_of
-from viva_server.commands.progress import progress
+from viva_server.commands.database import QUERY_SECONDS, open_database
+from viva_server.commands.people import (
+    in_words,
+    person_options,
+    progress,
+    stand_in,
+    subject_of,
+)
 from viva_server.config import Config
 from viva_server.store.audit import Counts, audited
 from viva_server.store.db import Database

@@ -1,8 +1,11 @@
-"""Whose data a command is about: its options, and the person's stand-in in records."""
+"""Whose data a command is about, what stands for them in records, how far it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -53,3 +56,30 @@ def stand_in(config: Config, person: Person) -> bytes:
 def in_words(counts: dict[str, int]) -> str:
     """Say how many of what, such as "2 sessions, 10 messages"."""
     return ", ".join(f"{n} {what.replace('_', ' ')}" for what, n in counts.items())
+
+
+_LINE_SECONDS = 5.0
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Give what is called with how many more of `total` are done; all is on stderr."""
+    if sys.stderr.isatty():
+        with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
+            yield bar.update
+    else:
+        yield _lines(label, total)
+
+
+def _lines(label: str, total: int) -> Callable[[int], None]:
+    done = 0
+    said_at = time.monotonic()
+
+    def advance(number: int) -> None:
+        nonlocal done, said_at
+        done += number
+        if time.monotonic() - said_at > _LINE_SECONDS:
+            said_at = time.monotonic()
+            click.echo(f"{label}: {done} of {total}", err=True)
+
+    return advance

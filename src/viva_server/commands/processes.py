@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from viva_server.commands.opening import open_database
+from viva_server.commands.database import open_database
 from viva_server.config import Config
 from viva_server.store.operator import show_processes
 

@@ -12,8 +12,8 @@ import click
 import msgspec
 from multidict import CIMultiDict
 
-from viva_server.commands.opening import open_database
-from viva_server.commands.running import run
+from viva_server.commands.database import open_database
+from viva_server.commands.serve import run
 from viva_server.config import Config
 from viva_server.errors import VivaError
 from viva_server.store.operator import Dead, list_dead, replay

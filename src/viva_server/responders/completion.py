@@ -15,7 +15,7 @@ import msgspec
 
 from viva_server.errors import ResponderError, SseDecodeError
 from viva_server.responders.protocol import CompleteReason, finish_reason_of
-from viva_server.sse_decoder import ServerEvent, SseDecoder
+from viva_server.responders.sse_decoder import ServerEvent, SseDecoder
 
 MAX_EVENT_BYTES: Final = 16 * 2**20
 """Of one event, or of a body of JSON: a picture in base64 has megabytes."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from viva_server.words import Channel
+from viva_server.values import Channel
 
 CompleteReason = Literal["stop", "length", "content_filter"]
 

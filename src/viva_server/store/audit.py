@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.people import Person
+from viva_server.values import new_id
 
 Action = Literal["export", "erase", "purge"]
 Counts = dict[str, int]

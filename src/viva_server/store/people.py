@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from viva_server.words import Channel
+from viva_server.values import Channel
 
 
 class Person(NamedTuple):

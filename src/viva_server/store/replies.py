@@ -17,7 +17,7 @@ from viva_server.errors import FencedError
 from viva_server.store.db import Database
 from viva_server.store.people import Person
 from viva_server.store.statements import Statements
-from viva_server.words import EndRequest, FinishReason, Status
+from viva_server.values import EndRequest, FinishReason, Status
 
 
 class StoredReply(NamedTuple):

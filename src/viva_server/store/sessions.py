@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from viva_server.store.db import Database
 from viva_server.store.people import Person
-from viva_server.words import Channel, FinishReason, Status
+from viva_server.values import Channel, FinishReason, Status
 
 _ABOVE_ALL = 2**31 - 1  # seq is an integer
 

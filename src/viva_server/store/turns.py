@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from viva_server.errors import FencedError
-from viva_server.responders import ConversationMessage
+from viva_server.responders.protocol import ConversationMessage
 from viva_server.store.db import Database
 from viva_server.store.people import Person
-from viva_server.words import Channel, Status
+from viva_server.values import Channel, Status
 
 
 class TurnState(NamedTuple):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from viva_server.config import Config
+from viva_server.values import FinishReason, Status
 from viva_server.whatsapp.events.addresses import is_person, phone_of
 from viva_server.whatsapp.events.content import ANSWERED, WRITTEN
 from viva_server.whatsapp.events.table import NormalForm
-from viva_server.words import FinishReason, Status
 
 GREETING_SECONDS: Final = 3.0
 """An own message this close behind a person's is WhatsApp Business' greeting."""

@@ -10,10 +10,10 @@ from typing import Any
 from tests.dictation import Dictated, Dictation
 from viva_server import Config
 from viva_server.chat.admission import Question
+from viva_server.chat.reply import Ending
 from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService, Reading
 from viva_server.chat.sessions import SessionService
-from viva_server.chat.text import Ending
 from viva_server.responders import Responder
 from viva_server.store.db import Database
 from viva_server.store.people import Person

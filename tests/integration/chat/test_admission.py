@@ -26,8 +26,7 @@ from tests.integration.chat.rooms import (
 from tests.postgres import PostgresServer, relaying, run_sql
 from tests.waiting import until
 from viva_server.chat.admission import Question, Start
-from viva_server.chat.service import Reading
-from viva_server.chat.starting import new_turn
+from viva_server.chat.service import Reading, new_turn
 from viva_server.errors import (
     ConstraintError,
     KeyReusedError,
@@ -37,10 +36,10 @@ from viva_server.errors import (
     ResponderError,
     TooManyRepliesError,
 )
-from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.people import Person
 from viva_server.store.turns import start_reply
+from viva_server.values import new_id
 
 
 async def _all(asks: list[Awaitable[Any]]) -> tuple[list[Reading], Counter[type]]:

@@ -23,7 +23,7 @@ from tests.integration.chat.rooms import (
 from tests.postgres import PostgresServer, Relay, relaying, run_sql
 from tests.waiting import until
 from viva_server.chat import service
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import (
     OverloadedError,
     ReplyPendingError,

@@ -11,9 +11,8 @@ from tests.integration.chat.owners import close_now
 from tests.integration.chat.rooms import Process, read, read_to_end
 from tests.postgres import run_sql
 from tests.waiting import until
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import FencedError
-from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.replies import (
     Chunk,
@@ -22,6 +21,7 @@ from viva_server.store.replies import (
     close_replies,
     load_owned,
 )
+from viva_server.values import new_id
 
 
 def _declare_dead(dsn: str, process_id: str) -> None:

@@ -19,7 +19,7 @@ from tests.integration.chat.rooms import (
 from tests.postgres import PostgresServer, relaying, run_sql
 from tests.waiting import until
 from viva_server.chat import recovery
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat.reply import ReaderCutError
 from viva_server.store.db import Database
 
 

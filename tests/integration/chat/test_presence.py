@@ -9,8 +9,8 @@ import pytest
 from tests.integration.chat.looks import count, message
 from tests.integration.chat.rooms import ANA, Line, Process, read, running
 from tests.waiting import until
-from viva_server.chat import ownership, presence, remote
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat import ownership, presence
+from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import ReplyInProgressError
 from viva_server.store.db import Database
 
@@ -21,8 +21,8 @@ def test_the_times_are_those_of_the_contract() -> None:
     assert presence.KEEP_ALIVE_SECONDS == 15.0
     assert presence.WRITE_DEADLINE_SECONDS == 20.0
     assert presence.AWAY_SECONDS == 30.0
-    assert remote._FOLLOW_SECONDS == 0.1
-    assert remote._RENEW_SECONDS == 1.0
+    assert presence._FOLLOW_SECONDS == 0.1
+    assert presence._RENEW_SECONDS == 1.0
     assert (ownership.BEAT_SECONDS, ownership.LOOK_SECONDS) == (0.5, 0.1)
     assert (ownership.SILENT_SECONDS, ownership.KEPT_SECONDS) == (1.5, 15.0)
 

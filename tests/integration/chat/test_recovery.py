@@ -14,8 +14,7 @@ from tests.waiting import until
 from viva_server.chat import recovery
 from viva_server.chat.ownership import Ownership
 from viva_server.chat.recovery import recovering
-from viva_server.chat.text import ReaderCutError
-from viva_server.ids import new_id
+from viva_server.chat.reply import ReaderCutError
 from viva_server.store.db import Database
 from viva_server.store.processes import (
     Death,
@@ -27,6 +26,7 @@ from viva_server.store.processes import (
     sweep,
 )
 from viva_server.store.replies import follow_replies, load_owned, load_reply
+from viva_server.values import new_id
 
 
 def _verdict(database_url: str, process_id: str, kind: VerdictKind) -> Verdict:

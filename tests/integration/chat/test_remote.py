@@ -19,8 +19,8 @@ from tests.integration.chat.rooms import (
 )
 from tests.postgres import run_sql
 from tests.waiting import until
-from viva_server.chat import journal, remote
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat import journal, presence
+from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import OverloadedError, ReplyInProgressError
 from viva_server.store.db import Database
 from viva_server.store.replies import (
@@ -79,7 +79,7 @@ async def test_a_cursor_ahead_of_a_following_process_is_good(
         await resumed.wait()
         return await follow_replies(database, known)
 
-    monkeypatch.setattr(remote, "follow_replies", follow_late)
+    monkeypatch.setattr(presence, "follow_replies", follow_late)
     model.say("visto ali")
     await read(reading, 9)
     ahead = await other.chat.resume(ANA, reading.message_id, 9, Line())

@@ -10,7 +10,7 @@ from tests.integration.chat.looks import count, slow_inserts
 from tests.integration.chat.rooms import ANA, Line, Process, read, read_to_end
 from tests.postgres import run_sql
 from tests.waiting import until
-from viva_server.chat.text import ReaderCutError
+from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import NotFoundError
 from viva_server.store.people import Person
 

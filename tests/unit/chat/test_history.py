@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.chat.history import shaped, shortening
+from viva_server.chat.service import shaped, shortening
 from viva_server.responders import ConversationMessage
-from viva_server.words import Channel
+from viva_server.values import Channel
 
 ROLES = {"u": "user", "a": "assistant"}
 

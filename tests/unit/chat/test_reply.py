@@ -8,7 +8,7 @@ import pytest
 
 from viva_server.chat.reply import LiveReply
 from viva_server.store.replies import Chunk, ClosedReply
-from viva_server.words import FinishReason
+from viva_server.values import FinishReason
 
 BACKLOG_CHARS = 65_536
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viva_server.chat.text import (
+from viva_server.chat.reply import (
     PIECE_CHARS,
     Reader,
     ReaderCutError,

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from viva_server.chat.admission import Question
-from viva_server.chat.reply import LiveReply
+from viva_server.chat.reply import Ending, LiveReply
 from viva_server.chat.service import ChatService
-from viva_server.chat.text import Ending
 from viva_server.config import Config
+from viva_server.counters import WhatsAppCounters
 from viva_server.errors import (
     OverloadedError,
     ReplyInProgressError,
@@ -24,16 +24,14 @@ from viva_server.errors import (
     StoreError,
     TooManyRepliesError,
 )
-from viva_server.ids import new_id
 from viva_server.store.db import Database
 from viva_server.store.health import Health
 from viva_server.store.people import Person
-from viva_server.tallies import WhatsAppCounters
+from viva_server.values import FinishReason, Status, new_id
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.conversation.outbox import close_turn_replies
 from viva_server.whatsapp.events.addresses import LID
 from viva_server.whatsapp.evolution.client import EvolutionClient
-from viva_server.words import FinishReason, Status
 
 logger = logging.getLogger(__name__)
 

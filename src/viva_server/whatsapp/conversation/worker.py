@@ -11,10 +11,10 @@ from typing import Any
 from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService
 from viva_server.config import Config
+from viva_server.counters import WhatsAppCounters
 from viva_server.errors import StoreError
 from viva_server.store.db import Database
 from viva_server.store.processes import release_work
-from viva_server.tallies import WhatsAppCounters
 from viva_server.whatsapp.conversation.outbox import Outbox, Send
 from viva_server.whatsapp.conversation.turns import Claim, Turns
 from viva_server.whatsapp.conversation.updates import Updates

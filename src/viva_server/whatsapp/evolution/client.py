@@ -24,9 +24,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from viva_server.counters import SendKind
 from viva_server.errors import ConfigError, EvolutionError
 from viva_server.responders.retry import retry_after_seconds
-from viva_server.tallies import SendKind
 from viva_server.whatsapp.events.json_values import (
     NotJsonObjectError,
     as_list,

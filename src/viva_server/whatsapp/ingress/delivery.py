@@ -11,7 +11,7 @@ from functools import lru_cache
 import msgspec
 
 from viva_server.errors import VivaError
-from viva_server.ids import new_id
+from viva_server.values import new_id
 from viva_server.whatsapp.events.json_values import (
     NotJsonObjectError,
     Object,

@@ -1,4 +1,4 @@
-"""Server and worker as programs of their own: signals, limits, the way in and out."""
+"""`viva-server serve` and `worker`: signals, limits, the way in and out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from typing import Any
 
+import click
 from aiohttp import web
 
-from viva_server.api.limits import (
-    LimitedRunner,
-    LimitedSite,
-    refuse_without_c_parser,
-)
 from viva_server.api.request import generated_secret, identifier
 from viva_server.api.routes import add_root_operations
 from viva_server.app import (
@@ -29,8 +27,14 @@ from viva_server.app import (
     mount_page,
 )
 from viva_server.auth import JwtAuth
+from viva_server.commands.http_server import (
+    LimitedRunner,
+    LimitedSite,
+    refuse_without_c_parser,
+)
+from viva_server.commands.logs import buffered_log
 from viva_server.config import Config
-from viva_server.errors import VivaError
+from viva_server.errors import ConfigError, VivaError
 from viva_server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -49,6 +53,54 @@ _GC_THRESHOLD = 20_000  # new containers between two collections; Python's is 70
 
 class AddressError(VivaError):
     """The address to listen on cannot be used."""
+
+
+@click.command("serve", short_help="Serve until SIGTERM or Ctrl-C.")
+@click.option(
+    "--open-link",
+    is_flag=True,
+    help="Print the web chat's address with a token of 30 days for the user 'dono'. "
+    "Only with the embedded database; it goes to the terminal, never to the log.",
+)
+@click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
+def serve_command(open_link: bool, log_level: str) -> None:
+    """Serve until SIGTERM or Ctrl-C; live replies are stored before it ends.
+
+    Listens on VIVA_HOST and VIVA_PORT (127.0.0.1, 8080).
+    """
+    with log_to_stderr(log_level):
+        config = Config.from_env()
+        if open_link and config.database_url is not None:
+            raise ConfigError(["--open-link is refused with VIVA_DATABASE_URL"])
+
+        def announce(address: str) -> None:
+            if open_link:
+                token = issue_token(config, "dono", ttl_seconds=LINK_TOKEN_SECONDS)
+                click.echo(f"Abra o chat: {address}/#token={token}")
+
+        run(serve(config, announce))
+
+
+@click.command("worker")
+@click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
+def worker_command(log_level: str) -> None:
+    """Answer on WhatsApp until SIGTERM or Ctrl-C, without serving HTTP.
+
+    It takes its work from VIVA_DATABASE_URL, where `serve` stores the webhooks.
+    """
+    with log_to_stderr(log_level):
+        run(work(_checked(Config.from_env())))
+
+
+def _checked(config: Config) -> Config:
+    problems = []
+    if config.database_url is None:
+        problems.append("VIVA_DATABASE_URL is required: nobody else uses the embedded")
+    if config.evolution_url is None:
+        problems.append("VIVA_EVOLUTION_URL is required: nothing can be sent without")
+    if problems:
+        raise ConfigError(problems)
+    return replace(config, worker=True)
 
 
 def issue_token(
@@ -187,3 +239,27 @@ def give_back_large_blocks() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it is installed."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
+
+
+@contextlib.contextmanager
+def log_to_stderr(level: str) -> Iterator[None]:
+    """Write the log of this level and above to stderr while the block runs.
+
+    Raises:
+        click.BadParameter: there is no such level.
+    """
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise click.BadParameter(f"{level} is no level", param_hint="--log-level")
+    with buffered_log(level.upper()):
+        yield

@@ -13,8 +13,7 @@ from typing import Final, Literal
 
 from aiohttp import web
 
-from viva_server.api.edge import Edge
-from viva_server.api.router import Handler, Router
+from viva_server.api.edge import Edge, Handler, Router
 
 PageName = Literal["chat", "operator"]
 

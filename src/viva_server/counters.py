@@ -1,13 +1,15 @@
-"""Counting that costs next to nothing; `viva_server.metrics` reads it when asked."""
+"""What this process counts; `api.operations` tells Prometheus when asked."""
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from viva_server.values import FinishReason
 
 SECONDS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -83,3 +85,54 @@ class WhatsAppCounters:
     webhooks: Counter[tuple[str, WebhookOutcome]] = field(default_factory=Counter)
     turns: Counter[TurnOutcome] = field(default_factory=Counter)
     sends: Counter[SendKind] = field(default_factory=Counter)
+
+
+TOKEN_KINDS: Final = ("prompt", "completion")
+_MOST_TOKENS: Final = 10**9
+
+
+@dataclass(slots=True)
+class ReplyCounters:
+    """Of the replies of one process.
+
+    `first_text_seconds` is from the stored question to the first text that a reader
+    can see; replies without text are not in it. `tokens` are the model's own count, by
+    kind.
+    """
+
+    ended: Counter[FinishReason] = field(default_factory=Counter)
+    first_text_seconds: Buckets = field(default_factory=Buckets)
+    resumes: int = 0
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def count_usage(self, usage: Mapping[str, Any] | None) -> None:
+        """Count what the model says that a reply took; what is no number is none."""
+        for kind in TOKEN_KINDS:
+            count = (usage or {}).get(f"{kind}_tokens")
+            if isinstance(count, int) and 0 < count < _MOST_TOKENS:
+                self.tokens[kind] += count
+
+
+@dataclass(slots=True)
+class JournalCounters:
+    """Of the commits of one journal.
+
+    `lag_seconds` is how long the oldest text of a batch has waited when it is
+    committed; `commit_seconds` has the repeats of a commit that failed in it.
+    """
+
+    batch_rows: Buckets = field(default_factory=lambda: Buckets(ROWS))
+    commit_seconds: Buckets = field(default_factory=Buckets)
+    lag_seconds: Buckets = field(default_factory=Buckets)
+    fenced_writes: int = 0
+
+
+@dataclass(slots=True)
+class LogCounters:
+    """Of the log of this process: lines that nobody read in time."""
+
+    dropped_lines: int = 0
+
+
+LOG: Final = LogCounters()
+"""Of the process, as its log is."""

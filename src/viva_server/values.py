@@ -1,9 +1,10 @@
-"""Ids of rows, made by the process that inserts."""
+"""Ids, and the words by which a state is told, in the database and on the wire."""
 
 from __future__ import annotations
 
 import os
 import time
+from typing import Literal
 
 
 def new_id() -> str:
@@ -19,3 +20,24 @@ def new_id() -> str:
         f"{time_hex[:8]}-{time_hex[8:]}-7{random_hex[:3]}-"
         f"{variant}{random_hex[3:6]}-{random_hex[6:18]}"
     )
+
+
+Status = Literal["streaming", "complete", "partial", "failed"]
+
+FinishReason = Literal[
+    "stop",
+    "length",
+    "content_filter",
+    "stopped",
+    "disconnected",
+    "superseded",
+    "shutdown",
+    "crashed",
+    "upstream_error",
+    "limit",
+]
+
+EndRequest = Literal["stopped", "superseded"]
+"""The ends that another process may ask a reply's owner for."""
+
+Channel = Literal["web", "whatsapp"]

@@ -10,18 +10,13 @@ import time
 from collections.abc import Iterator
 from logging.handlers import QueueHandler, QueueListener
 
+from viva_server.counters import LOG
+
 _STDERR = 2
 _MAX_LINES = 10_000
 _EXIT_SECONDS = 0.5
 _FULL_PIPE_SECONDS = 0.05
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-_dropped_lines = 0
-
-
-def dropped_lines() -> int:
-    """Give how many lines of this process were dropped, of a log that nobody reads."""
-    return _dropped_lines
 
 
 @contextlib.contextmanager
@@ -51,11 +46,10 @@ def buffered_log(level: str, *, max_lines: int = _MAX_LINES) -> Iterator[None]:
 
 class _Handler(QueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
-        global _dropped_lines  # noqa: PLW0603 - of the process, as its log is
         try:
             self.queue.put_nowait(record)
         except queue.Full:
-            _dropped_lines += 1  # under the handler's lock
+            LOG.dropped_lines += 1  # under the handler's lock
 
 
 class _Writer(QueueListener):
@@ -69,11 +63,11 @@ class _Writer(QueueListener):
         super().__init__(lines)
         self._lines: queue.Queue[logging.LogRecord | None] = lines  # type: ignore[assignment] # None is its end
         self._formatter = logging.Formatter(_FORMAT)
-        self._told = dropped_lines()
+        self._told = LOG.dropped_lines
 
     def handle(self, record: logging.LogRecord) -> None:
         text = self._formatter.format(record)
-        if (dropped := dropped_lines()) != self._told:
+        if (dropped := LOG.dropped_lines) != self._told:
             text += f"\n{dropped - self._told} lines of this log were dropped"
             self._told = dropped
         _write(text.encode("utf-8", "backslashreplace") + b"\n")

@@ -1,4 +1,4 @@
-"""Limits in time and descriptors that aiohttp's server lacks; only standalone.
+"""Limits in time and descriptors that aiohttp's server lacks; for `serve`.
 
 aiohttp 3.14 waits without end for a request's head and answers what its parser
 refuses in plain text, with a traceback in the log. The supported way to another
@@ -31,9 +31,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
+from viva_server.api.edge import problem_response
 from viva_server.api.problems import (
     Problem,
-    problem_response,
     unavailable,
     unexpected,
 )
