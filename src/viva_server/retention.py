@@ -7,9 +7,9 @@ import logging
 
 from viva_server.config import Config
 from viva_server.errors import StoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.tasks import end_task
 from viva_server.store.retention import DAY_SECONDS, Purge, was_purged
-from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 

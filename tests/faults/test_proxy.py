@@ -11,7 +11,7 @@ import pytest
 from tests.faults.proxy import Mode, Proxy
 from tests.waiting import until
 from viva_server.errors import StoreError
-from viva_server.store.db import Connection, Database
+from viva_server.store.driver.database import Connection, Database
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from tests.integration.large_data import BIG, OWNER, SMALL, fill, live_reply
 from tests.integration.sample_values import VALUES
 from tests.postgres import PostgresServer, run_sql
 from viva_server.ids import new_id
-from viva_server.store.queries import load_queries
+from viva_server.store.driver.queries import load_queries
 
 _LARGE = {
     "idempotency_keys", "inbox", "journal", "messages", "outbox", "sessions",

@@ -18,7 +18,7 @@ from viva_server.responders import (
     Responder,
 )
 from viva_server.responders.text import Storable
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.turns import NewTurn, load_history
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from viva_server.chat.remote import RemoteReplies
 from viva_server.chat.reply import LiveReply
 from viva_server.chat.text import Connection, Reader, ReplyText
 from viva_server.errors import StoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.replies import load_requests, mark_left
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from viva_server.errors import (
     TransientStoreError,
 )
 from viva_server.ids import new_id
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.health import Health
 from viva_server.store.turns import NewTurn, OverLimit, Started, start_reply
 

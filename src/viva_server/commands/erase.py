@@ -13,7 +13,7 @@ from viva_server.commands.people import in_words, person_options, stand_in, subj
 from viva_server.commands.progress import progress
 from viva_server.config import Config
 from viva_server.store.audit import Counts, audited
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.erasure import Erasure
 from viva_server.store.subjects import Subject, with_addresses
 

@@ -11,7 +11,7 @@ from viva_server.commands.people import in_words
 from viva_server.commands.progress import progress
 from viva_server.config import Config
 from viva_server.store.audit import Counts
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.retention import KEY_DAYS, Purge
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from viva_server.ids import new_id
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
 
 Action = Literal["export", "erase", "purge"]

@@ -8,7 +8,7 @@ from functools import partial
 
 from viva_server.errors import OverloadedError
 from viva_server.store.audit import Counts
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.export import FIRST_ID
 from viva_server.store.people import Person
 from viva_server.store.removal import BATCH, Removal, patiently, remove_session

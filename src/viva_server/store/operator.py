@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from viva_server.ids import new_id
-from viva_server.store.db import Database, Row
+from viva_server.store.driver.database import Database, Row
 
 COUNTED_UP_TO = 1000
 """What is more is told as this many: nobody waits for the count of a backlog."""

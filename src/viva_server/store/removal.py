@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from viva_server.errors import TransientStoreError
-from viva_server.store.db import Database, Transaction
+from viva_server.store.driver.database import Database, Transaction
 
 BATCH = 1000
 """How many rows one statement removes."""

@@ -1,7 +1,7 @@
 """Replies in the database: written ahead, closed, followed, asked to end.
 
 Each function is one statement, or says what it does more. A cancelled caller does not
-cancel the statement (`store.db`). All raise `StoreUnavailableError` and
+cancel the statement (`store.driver`). All raise `StoreUnavailableError` and
 `TransientStoreError`; writes by an owner raise `FencedError` when another process has
 declared that owner dead, and have written nothing then.
 """
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from viva_server.errors import FencedError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.statements import Statements
 from viva_server.store.people import Person
-from viva_server.store.statements import Statements
 from viva_server.words import EndRequest, FinishReason, Status
 
 

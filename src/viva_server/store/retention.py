@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from viva_server.errors import ClocksDifferError
 from viva_server.store.audit import Counts, audited
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.export import FIRST_ID
 from viva_server.store.health import CLOCK_SECONDS, clock_offset_seconds
 from viva_server.store.processes import sweep

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
 
 _PHONE = "@s.whatsapp.net"

@@ -1,7 +1,7 @@
 """A person's turn in the database: looked at, stored, and what the model sees of it.
 
-Each function is one statement. A cancelled caller does not cancel it (`store.db`). All
-raise `StoreUnavailableError` and `TransientStoreError`.
+Each function is one statement. A cancelled caller does not cancel it (`store.driver`).
+All raise `StoreUnavailableError` and `TransientStoreError`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from viva_server.errors import FencedError
 from viva_server.responders import ConversationMessage
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
 from viva_server.words import Channel, Status
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 MINUTES = 30
 COUNTED_IN_A_MINUTE = 2000

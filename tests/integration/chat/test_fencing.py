@@ -14,7 +14,7 @@ from tests.waiting import until
 from viva_server.chat.text import ReaderCutError
 from viva_server.errors import FencedError
 from viva_server.ids import new_id
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.replies import (
     Chunk,
     ClosedReply,

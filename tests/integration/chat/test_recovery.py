@@ -16,7 +16,7 @@ from viva_server.chat.ownership import Ownership
 from viva_server.chat.recovery import recovering
 from viva_server.chat.text import ReaderCutError
 from viva_server.ids import new_id
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.processes import (
     Death,
     Verdict,

@@ -8,7 +8,7 @@ from tests.fakes.evolution import INSTANCE, PERSON
 from tests.integration.whatsapp.lab import lab, row
 from tests.people import PHONE, dump, erase
 from tests.waiting import until
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.subjects import whatsapp_subject
 
 _CANARY = "canary"

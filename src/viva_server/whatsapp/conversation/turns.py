@@ -25,7 +25,7 @@ from viva_server.errors import (
     TooManyRepliesError,
 )
 from viva_server.ids import new_id
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.health import Health
 from viva_server.store.people import Person
 from viva_server.tallies import WhatsAppCounters

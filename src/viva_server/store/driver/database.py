@@ -7,16 +7,16 @@ from contextlib import AbstractAsyncContextManager
 from psycopg2.extras import Json
 
 from viva_server.errors import ConfigError
-from viva_server.store.address import parse_address
-from viva_server.store.core import CoreCompiler
-from viva_server.store.link import Link, connect
-from viva_server.store.pool import Pool, PoolUsage
-from viva_server.store.queries import Statement
-from viva_server.store.rows import Result, Row
-from viva_server.store.server import ServerFacts
-from viva_server.store.statements import ENDING_SECONDS, Connection, Statements
-from viva_server.store.tasks import Tasks
-from viva_server.store.transaction import Transaction
+from viva_server.store.driver.address import parse_address
+from viva_server.store.driver.core import CoreCompiler
+from viva_server.store.driver.link import Link, connect
+from viva_server.store.driver.pool import Pool, PoolUsage
+from viva_server.store.driver.queries import Statement
+from viva_server.store.driver.rows import Result, Row
+from viva_server.store.driver.server import ServerFacts
+from viva_server.store.driver.statements import ENDING_SECONDS, Connection, Statements
+from viva_server.store.driver.tasks import Tasks
+from viva_server.store.driver.transaction import Transaction
 
 __all__ = (
     "Connection",

@@ -12,13 +12,13 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store.core import CoreCompiler
-from viva_server.store.link import Link
-from viva_server.store.pool import Pool
-from viva_server.store.queries import Statement
-from viva_server.store.rows import Result
-from viva_server.store.statements import Statements
-from viva_server.store.tasks import Tasks
+from viva_server.store.driver.core import CoreCompiler
+from viva_server.store.driver.link import Link
+from viva_server.store.driver.pool import Pool
+from viva_server.store.driver.queries import Statement
+from viva_server.store.driver.rows import Result
+from viva_server.store.driver.statements import Statements
+from viva_server.store.driver.tasks import Tasks
 
 
 class Transaction(Statements):

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from viva_server.errors import PoolFullError, StoreUnavailableError
-from viva_server.store.link import Link
+from viva_server.store.driver.link import Link
 from viva_server.tallies import Buckets
 
 # More than these wait only when the database is far behind; they get 503 at once.

@@ -13,15 +13,15 @@ import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
 
 from viva_server.errors import StoreError, StoreUnavailableError
-from viva_server.store.address import Parameters, resolve
-from viva_server.store.failures import (
+from viva_server.store.driver.address import Parameters, resolve
+from viva_server.store.driver.failures import (
     is_farewell,
     is_of_standby,
     translate,
     unreachable,
 )
-from viva_server.store.queries import Prepared, find_query
-from viva_server.store.rows import Result, read_result
+from viva_server.store.driver.queries import Prepared, find_query
+from viva_server.store.driver.rows import Result, read_result
 
 with warnings.catch_warnings():  # importing aiopg changes the filters of its host
     import aiopg
@@ -134,7 +134,7 @@ class Link:
         such unless a pooler takes a statement to another session than the last one.
 
         Raises:
-            StoreError: or one of its kinds, see viva_server.store.failures.
+            StoreError: or one of its kinds, see viva_server.store.driver.failures.
         """
         if prepared is not None and await self._has_prepared(prepared):
             try:

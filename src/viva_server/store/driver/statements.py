@@ -9,11 +9,11 @@ from psycopg2.extras import Json
 from sqlalchemy import Executable
 
 from viva_server.errors import StoreError
-from viva_server.store.core import CoreCompiler
-from viva_server.store.link import Link
-from viva_server.store.queries import Statement, find_query
-from viva_server.store.rows import Result, Row
-from viva_server.store.tasks import Tasks
+from viva_server.store.driver.core import CoreCompiler
+from viva_server.store.driver.link import Link
+from viva_server.store.driver.queries import Statement, find_query
+from viva_server.store.driver.rows import Result, Row
+from viva_server.store.driver.tasks import Tasks
 
 # A statement whose connection was closed needs no more than a turn of the event loop.
 ENDING_SECONDS = 0.2
