@@ -20,8 +20,7 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store.driver.database import Connection, Database
-from viva_server.store.driver.statements import Statements
+from viva_server.store.driver.database import Connection, Database, Statements
 from viva_server.store.driver.tasks import end_task
 from viva_server.store.health import Health
 from viva_server.store.replies import (

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from viva_server.chat.text import Ending, ReplyText, ending_of
-from viva_server.store.driver.statements import Statements
+from viva_server.store.driver.database import Statements
 from viva_server.store.replies import Chunk, ClosedReply
 from viva_server.words import FinishReason, Status
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from viva_server.store.driver.database import Database
-from viva_server.store.driver.server import ServerFacts
+from viva_server.store.driver.database import Database, ServerFacts
 from viva_server.store.health import CLOCK_SECONDS
 from viva_server.store.migrate import SchemaState, schema_state
 

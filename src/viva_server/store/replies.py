@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from viva_server.errors import FencedError
-from viva_server.store.driver.database import Database
-from viva_server.store.driver.statements import Statements
+from viva_server.store.driver.database import Database, Statements
 from viva_server.store.people import Person
 from viva_server.words import EndRequest, FinishReason, Status
 

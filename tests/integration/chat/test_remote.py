@@ -22,8 +22,7 @@ from tests.waiting import until
 from viva_server.chat import journal, remote
 from viva_server.chat.text import ReaderCutError
 from viva_server.errors import OverloadedError, ReplyInProgressError
-from viva_server.store.driver.database import Database
-from viva_server.store.driver.statements import Statements
+from viva_server.store.driver.database import Database, Statements
 from viva_server.store.replies import (
     Chunk,
     FollowedReply,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 import warnings
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
@@ -21,7 +23,6 @@ from viva_server.store.driver.failures import (
     unreachable,
 )
 from viva_server.store.driver.queries import Prepared, find_query
-from viva_server.store.driver.rows import Result, read_result
 
 with warnings.catch_warnings():  # importing aiopg changes the filters of its host
     import aiopg
@@ -47,6 +48,41 @@ _KEEPALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
+
+
+if TYPE_CHECKING:
+
+    class Row(tuple[Any, ...]):
+        """A row; each column is an attribute as well."""
+
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Row = tuple
+
+
+class Result(NamedTuple):
+    """What a statement gave back."""
+
+    rows: list[Row]
+    rowcount: int
+    tag: str  # the server's word for what it did, such as "INSERT 0 1" or "ROLLBACK"
+
+
+def read_result(cursor: Any) -> Result:
+    """Take everything out of a psycopg2 cursor whose statement is done."""
+    rows: list[Row] = []
+    if (description := cursor.description) is not None:
+        make = _row_class(tuple([column.name for column in description]))._make
+        rows = [make(values) for values in cursor.fetchall()]
+    return Result(rows, cursor.rowcount, cursor.statusmessage or "")
+
+
+@functools.lru_cache(maxsize=512)
+def _row_class(columns: tuple[str, ...]) -> Any:
+    return namedtuple("Row", columns, rename=True)  # noqa: PYI024 - columns vary
 
 
 class _DescriptorProbe:

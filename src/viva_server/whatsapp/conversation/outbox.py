@@ -16,8 +16,7 @@ import msgspec
 
 from viva_server.errors import FencedError, StoreError
 from viva_server.ids import new_id
-from viva_server.store.driver.database import Database
-from viva_server.store.driver.statements import Statements
+from viva_server.store.driver.database import Database, Statements
 from viva_server.store.processes import SETTLE_SECONDS
 from viva_server.store.replies import ClosedReply
 from viva_server.tallies import WhatsAppCounters
