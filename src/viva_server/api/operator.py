@@ -33,7 +33,7 @@ from viva_server.auth import require_scope
 from viva_server.services import Services
 from viva_server.store import operator as store
 from viva_server.store.driver.database import Database, Row
-from viva_server.store.webhook_minutes import WebhookMinutes, WebhookRates
+from viva_server.store.operator import WebhookMinutes, WebhookRates
 from viva_server.whatsapp.events.addresses import jids_of
 from viva_server.words import Channel
 

@@ -19,7 +19,7 @@ from viva_server.responders import (
 )
 from viva_server.responders.text import Storable
 from viva_server.store.driver.database import Database
-from viva_server.store.turns import NewTurn, load_history
+from viva_server.store.replies import NewTurn, load_history
 
 logger = logging.getLogger(__name__)
 

@@ -50,14 +50,14 @@ from viva_server.ids import new_id
 from viva_server.responders import Responder
 from viva_server.store import replies as store
 from viva_server.store.people import Person
-from viva_server.store.sessions import Message, add_first_session, load_message
-from viva_server.store.turns import (
+from viva_server.store.replies import (
     NewTurn,
     OverLimit,
     Started,
     TurnState,
     find_turn,
 )
+from viva_server.store.sessions import Message, add_first_session, load_message
 from viva_server.words import EndRequest
 
 logger = logging.getLogger(__name__)

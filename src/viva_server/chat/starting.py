@@ -18,7 +18,7 @@ from viva_server.errors import (
 from viva_server.ids import new_id
 from viva_server.store.driver.database import Database
 from viva_server.store.health import Health
-from viva_server.store.turns import NewTurn, OverLimit, Started, start_reply
+from viva_server.store.replies import NewTurn, OverLimit, Started, start_reply
 
 logger = logging.getLogger(__name__)
 

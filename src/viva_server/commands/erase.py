@@ -12,10 +12,9 @@ from viva_server.commands.opening import open_database
 from viva_server.commands.people import in_words, person_options, stand_in, subject_of
 from viva_server.commands.progress import progress
 from viva_server.config import Config
-from viva_server.store.audit import Counts, audited
 from viva_server.store.driver.database import Database
 from viva_server.store.erasure import Erasure
-from viva_server.store.subjects import Subject, with_addresses
+from viva_server.store.people import Counts, Subject, audited, with_addresses
 
 
 @click.command("erase")

@@ -10,8 +10,8 @@ from viva_server.commands.opening import open_database
 from viva_server.commands.people import in_words
 from viva_server.commands.progress import progress
 from viva_server.config import Config
-from viva_server.store.audit import Counts
 from viva_server.store.driver.database import Database
+from viva_server.store.people import Counts
 from viva_server.store.retention import KEY_DAYS, Purge
 
 

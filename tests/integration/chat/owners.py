@@ -9,8 +9,13 @@ from tests.postgres import run_sql
 from viva_server.ids import new_id
 from viva_server.store.driver.database import Connection, Database
 from viva_server.store.processes import Verdict, _close, add_process
-from viva_server.store.replies import Chunk, append_chunks
-from viva_server.store.turns import NewTurn, Started, start_reply
+from viva_server.store.replies import (
+    Chunk,
+    NewTurn,
+    Started,
+    append_chunks,
+    start_reply,
+)
 
 
 async def close_now(database: Database, process_id: str) -> list[str] | None:

@@ -40,7 +40,7 @@ from viva_server.errors import (
 from viva_server.ids import new_id
 from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
-from viva_server.store.turns import start_reply
+from viva_server.store.replies import start_reply
 
 
 async def _all(asks: list[Awaitable[Any]]) -> tuple[list[Reading], Counter[type]]:
