@@ -14,7 +14,7 @@ empty/bin/python - <<'PYTHON'
 import viva_server
 from viva_server.web.pages import page_files
 from viva_server.store.migrate import load_migrations
-from viva_server.store.queries import load_queries
+from viva_server.store.driver.queries import load_queries
 
 print("wheel:", viva_server.__version__, len(load_queries()), "queries,",
       len(load_migrations()), "migrations,", len(page_files()), "files of the page")

@@ -12,7 +12,7 @@ import uvloop
 from hypothesis import HealthCheck, settings
 
 from tests.postgres import PostgresServer, copy_cluster, data_folder
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 # The only setting that tests take from outside, so that a matrix can name a version.
 PG_BIN = Path(name) if (name := os.environ.get("VIVA_PG_BIN")) else None

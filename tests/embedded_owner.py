@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.embedded import EmbeddedPostgres
+from viva_server.store.embedded.server import EmbeddedPostgres
 
 
 async def main(data_dir: str, pg_bin: str | None = None) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.postgres import run_sql
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
+from viva_server.store.embedded.programs import find_programs
 from viva_server.store.erasure import Erasure
-from viva_server.store.postgres_programs import find_programs
-from viva_server.store.subjects import Subject, with_addresses
+from viva_server.store.people import Subject, with_addresses
 from viva_server.values import new_id
 from viva_server.whatsapp.conversation.outbox import Send
 from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery

@@ -19,8 +19,8 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.data_folder import FolderLock
-from viva_server.store.embedded import EmbeddedPostgres
+from viva_server.store.embedded.data_folder import FolderLock
+from viva_server.store.embedded.server import EmbeddedPostgres
 from viva_server.store.migrate import load_migrations
 
 TEMPLATE = "viva_template"

@@ -21,11 +21,11 @@ from viva_server.responders import (
     local_responder,
     model_session,
 )
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.tasks import end_task
 from viva_server.store.health import FAILING_SECONDS
 from viva_server.store.migrate import migrate, schema_state
 from viva_server.store.retention import DAY_SECONDS, Purge, was_purged
-from viva_server.store.tasks import end_task
 from viva_server.whatsapp.conversation.worker import Worker
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient
@@ -35,7 +35,7 @@ from viva_server.whatsapp.ingress.inbox import Inbox, is_pending
 from viva_server.whatsapp.rules import Rules
 
 if TYPE_CHECKING:
-    from viva_server.store.embedded import EmbeddedPostgres
+    from viva_server.store.embedded.server import EmbeddedPostgres
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ def _embedded_postgres(config: Config) -> EmbeddedPostgres | None:
     if config.database_url is not None:
         return None
     # Imported only where it is used: a host with a database of its own never needs it.
-    from viva_server.store.embedded import EmbeddedPostgres  # noqa: PLC0415
+    from viva_server.store.embedded.server import EmbeddedPostgres  # noqa: PLC0415
 
     return EmbeddedPostgres(config.data_dir, pg_bin=config.pg_bin)
 

@@ -20,7 +20,7 @@ from tests.fakes.model import FakeModel
 from tests.faults.fleet import url_of
 from tests.postgres import PostgresServer, data_folder, run_sql
 from tests.programs import ROOT, Program, free_port, program
-from viva_server.store.postgres_programs import find_programs
+from viva_server.store.embedded.programs import find_programs
 
 TABLES = ("sessions", "messages", "inbox", "migrations")
 SHELL_SECONDS = 120.0

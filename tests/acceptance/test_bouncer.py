@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.bouncer import pgbouncer
 from tests.postgres import run_sql
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
 from viva_server.whatsapp.ingress.inbox import Inbox
 

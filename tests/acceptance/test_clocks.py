@@ -14,7 +14,7 @@ from tests.fakes.model import FakeModel
 from tests.people import add_sessions
 from tests.postgres import run_sql
 from tests.waiting import until
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.operator import list_dead, replay
 
 DEAD = "SELECT state, error FROM viva.whatsapp_turns"

@@ -327,9 +327,9 @@ def test_the_embedded_server_is_not_imported_where_a_database_is_given() -> None
         "from viva_server.services import Services\n"
         "from viva_server.config import Config\n"
         "Services(Config(database_url='postgresql:///x'))\n"
-        "assert 'viva_server.store.embedded' not in sys.modules\n"
+        "assert 'viva_server.store.embedded.server' not in sys.modules\n"
         "Services(Config())\n"
-        "assert 'viva_server.store.embedded' in sys.modules\n"
+        "assert 'viva_server.store.embedded.server' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True)
 

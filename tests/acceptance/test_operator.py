@@ -15,7 +15,7 @@ from tests.dictation import Dictation, saying
 from tests.operators import BASE, add_dead, operator, overview, search
 from tests.people import add_turns, count, receive, rows, webhook, written
 from viva_server import __version__
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.values import new_id
 
 ROUTES = [

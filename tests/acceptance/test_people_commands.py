@@ -30,10 +30,9 @@ from tests.people import PHONE, TABLES, add_sessions, count, dump, receive, writ
 from tests.postgres import data_folder, run_sql
 from viva_server import SERVICES, create_app
 from viva_server.services import Retention
-from viva_server.store.audit import person_hmac
-from viva_server.store.db import Database
-from viva_server.store.embedded import running_dsn
-from viva_server.store.people import Person
+from viva_server.store.driver.database import Database
+from viva_server.store.embedded.server import running_dsn
+from viva_server.store.people import Person, person_hmac
 
 
 def given(database_url: str, **more: str) -> dict[str, str]:

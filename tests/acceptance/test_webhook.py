@@ -16,7 +16,7 @@ from tests.acceptance.webhook_server import (
 )
 from tests.unit.whatsapp.samples import SAMPLES, tail_of
 from viva_server.config import Config
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.events.table import EVENTS
 
 DUMMY = {"data": {"key": "dummy"}}

@@ -16,7 +16,7 @@ from tests.waiting import until
 from viva_server.api import webhook
 from viva_server.config import Config
 from viva_server.counters import WhatsAppCounters
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.ingress import inbox
 from viva_server.whatsapp.ingress.delivery import Delivery, WebhookRequest
 from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies

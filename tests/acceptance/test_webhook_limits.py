@@ -22,7 +22,7 @@ from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.config import Config
 from viva_server.errors import StoreUnavailableError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.ingress.heavy_bodies import HeavyBodies
 
 MIB = 2**20

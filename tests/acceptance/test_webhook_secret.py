@@ -20,7 +20,7 @@ from tests.acceptance.webhook_server import (
 )
 from tests.postgres import run_sql
 from viva_server.config import Config
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 SECRET = "canary-secret-1f3a"
 LOCKED = Config(webhook_secret=("another-secret", SECRET), evolution_api_key="unused")

@@ -20,7 +20,7 @@ from tests.integration.chat.rooms import ANA, Process, read, read_to_end, runnin
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.chat.service import Reading
-from viva_server.store.tasks import end_task
+from viva_server.store.driver.tasks import end_task
 
 Figures = dict[str, Any]
 

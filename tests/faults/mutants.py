@@ -11,7 +11,8 @@ from viva_server.chat import failure_detector, presence
 from viva_server.chat.failure_detector import Limits
 from viva_server.chat.journal import Journal
 from viva_server.chat.reply import LiveReply
-from viva_server.store import processes, queries
+from viva_server.store import processes
+from viva_server.store.driver import queries
 from viva_server.store.replies import Chunk, ClosedReply
 from viva_server.whatsapp.conversation import outbox
 from viva_server.whatsapp.conversation.outbox import Send

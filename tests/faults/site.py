@@ -27,8 +27,8 @@ from tests.fakes.model import FakeModel
 from tests.faults.fleet import Fleet, Server, fleet_of
 from tests.faults.proxy import Proxy
 from tests.postgres import PostgresServer, run_sql
-from viva_server.store.embedded import EmbeddedPostgres
-from viva_server.store.postmaster import read_pid_file
+from viva_server.store.embedded.postmaster import read_pid_file
+from viva_server.store.embedded.server import EmbeddedPostgres
 
 Pooler = Literal["", "session", "transaction"]
 

@@ -12,7 +12,7 @@ from tests.faults.proxy import Mode, Proxy
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.errors import StoreError
-from viva_server.store.db import Connection, Database
+from viva_server.store.driver.database import Connection, Database
 
 
 @contextlib.asynccontextmanager

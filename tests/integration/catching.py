@@ -12,7 +12,7 @@ from yarl import URL
 from tests.fakes.evolution import INSTANCE, PERSON, FakeEvolution
 from tests.postgres import run_sql
 from viva_server.config import Config
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.evolution.catch_up import CatchUp
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery

@@ -11,7 +11,7 @@ from tests.fakes.evolution import FakeEvolution
 from tests.integration.catching import Room
 from tests.integration.gates import Gate
 from tests.postgres import PostgresServer
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.evolution.client import EvolutionClient
 from viva_server.whatsapp.ingress.inbox import Inbox
 

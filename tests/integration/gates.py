@@ -11,7 +11,7 @@ from typing import Any
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.errors import RowError, StoreUnavailableError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.ingress.delivery import Delivery, make_delivery
 
 _MESSAGE_ID = 9

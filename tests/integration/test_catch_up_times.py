@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.catching import HOUR, Room, connection, running
 from tests.waiting import until
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.ingress.inbox import Inbox
 
 

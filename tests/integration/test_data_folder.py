@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from viva_server.errors import ConfigError, EmbeddedPostgresError
-from viva_server.store.data_folder import (
+from viva_server.store.embedded.data_folder import (
     FolderLock,
     load_or_create_secret,
     make_data_folder,

@@ -20,9 +20,9 @@ from sqlalchemy import text
 
 from tests.postgres import PostgresServer, run_sql
 from viva_server.errors import ConstraintError, StoreUnavailableError
-from viva_server.store.address import parse_address
-from viva_server.store.db import Database
-from viva_server.store.link import connect
+from viva_server.store.driver.address import parse_address
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.link import connect
 
 pytestmark = pytest.mark.both_loops
 

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from tests.integration.sample_values import VALUES
 from tests.postgres import run_sql
 from viva_server.errors import StoreUnavailableError, TransientStoreError
-from viva_server.store.db import Connection, Database
-from viva_server.store.queries import Prepared, find_query, load_queries
+from viva_server.store.driver.database import Connection, Database
+from viva_server.store.driver.queries import Prepared, find_query, load_queries
 
 _KNOWN = text("SELECT name FROM pg_prepared_statements ORDER BY name")
 _ALL = sorted(query.name for query in load_queries().values() if query.prepared)

@@ -24,9 +24,8 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store.db import Database, Json
-from viva_server.store.queries import load_queries, parse_queries
-from viva_server.store.server import ServerFacts
+from viva_server.store.driver.database import Database, Json, ServerFacts
+from viva_server.store.driver.queries import load_queries, parse_queries
 
 pytestmark = pytest.mark.both_loops
 

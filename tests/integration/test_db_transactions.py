@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from viva_server.errors import ConstraintError, StoreError, StoreUnavailableError
-from viva_server.store.db import Database, Transaction
+from viva_server.store.driver.database import Database, Transaction
 
 pytestmark = pytest.mark.both_loops
 

@@ -16,9 +16,9 @@ from tests.people import (
 )
 from tests.postgres import run_sql
 from viva_server.chat.recovery import recovering
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.erasure import Erasure
-from viva_server.store.subjects import web_subject
+from viva_server.store.people import web_subject
 
 _CANARY = "canary"
 

@@ -24,9 +24,9 @@ from tests.people import (
 from tests.postgres import run_sql
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
 from viva_server.store import erasure as module
-from viva_server.store.db import Database, Row
+from viva_server.store.driver.database import Database, Row
 from viva_server.store.erasure import Erasure
-from viva_server.store.subjects import whatsapp_subject, with_addresses
+from viva_server.store.people import whatsapp_subject, with_addresses
 from viva_server.whatsapp.ingress.delivery import make_delivery
 
 _JID = f"{PHONE}@s.whatsapp.net"

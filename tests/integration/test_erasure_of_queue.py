@@ -16,8 +16,8 @@ from tests.people import (
     written,
 )
 from tests.postgres import run_sql
-from viva_server.store.db import Database
-from viva_server.store.subjects import whatsapp_subject
+from viva_server.store.driver.database import Database
+from viva_server.store.people import whatsapp_subject
 
 _CANARY = "canary"
 _SUBJECT = whatsapp_subject(f"loja/{PHONE}")

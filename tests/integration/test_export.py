@@ -21,9 +21,9 @@ from tests.people import (
     written,
 )
 from tests.postgres import run_sql
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.export import export_person
-from viva_server.store.subjects import (
+from viva_server.store.people import (
     Subject,
     web_subject,
     whatsapp_subject,

@@ -15,7 +15,7 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.ingress.delivery import Delivery
 from viva_server.whatsapp.ingress.inbox import Inbox
 

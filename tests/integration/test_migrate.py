@@ -14,7 +14,7 @@ import pytest
 
 from tests.postgres import PostgresServer, run_sql
 from viva_server.errors import SchemaError, StoreError, StoreUnavailableError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.migrate import (
     Migration,
     SchemaState,

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from tests.waiting import until
 from viva_server.errors import StoreUnavailableError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 SLOW = text("SELECT pg_sleep(0.3)")
 

@@ -14,7 +14,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class
 import viva_server
 from tests.integration.sample_values import NULLABLE, VALUES
 from tests.postgres import PostgresServer
-from viva_server.store.queries import Query, load_queries
+from viva_server.store.driver.queries import Query, load_queries
 
 _QUERIES = load_queries()
 _METHODS = frozenset({"execute", "fetch", "fetch_one"})

@@ -15,7 +15,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class
 from tests.integration.large_data import BIG, OWNER, SMALL, fill, live_reply
 from tests.integration.sample_values import VALUES
 from tests.postgres import PostgresServer, run_sql
-from viva_server.store.queries import load_queries
+from viva_server.store.driver.queries import load_queries
 from viva_server.values import new_id
 
 _LARGE = {

@@ -23,7 +23,7 @@ from tests.people import (
 from tests.postgres import run_sql
 from viva_server.config import Config
 from viva_server.services import Retention
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.retention import Purge, was_purged
 
 _QUEUE = ("whatsapp_messages", "whatsapp_turns", "whatsapp_chats")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.postgres import run_sql
-from viva_server.store.db import Database
-from viva_server.store.webhook_minutes import WebhookMinutes
+from viva_server.store.driver.database import Database
+from viva_server.store.operator import WebhookMinutes
 
 NOW = 29_000_000
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from viva_server.errors import ConfigError
-from viva_server.store.address import parse_address, resolve
+from viva_server.store.driver.address import parse_address, resolve
 
 
 def test_a_url_and_a_dsn_are_read_alike() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from viva_server.store.queries import (
+from viva_server.store.driver.queries import (
     Query,
     find_query,
     load_queries,

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from viva_server.store.tasks import Tasks, end_task
+from viva_server.store.driver.tasks import Tasks, end_task
 
 
 class Work:

@@ -31,8 +31,8 @@ from viva_server.api.wire import (
 from viva_server.auth import require_scope
 from viva_server.services import Services
 from viva_server.store import operator as store
-from viva_server.store.db import Database, Row
-from viva_server.store.webhook_minutes import WebhookMinutes, WebhookRates
+from viva_server.store.driver.database import Database, Row
+from viva_server.store.operator import WebhookMinutes, WebhookRates
 from viva_server.values import Channel
 from viva_server.whatsapp.events.addresses import jids_of
 

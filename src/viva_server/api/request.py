@@ -91,7 +91,7 @@ def _token_auth(config: Config) -> Callable[[], JwtAuth]:
 
 def generated_secret(config: Config) -> str:
     """Load the signing secret from the data folder, or make it there (mode 0600)."""
-    from viva_server.store.data_folder import load_or_create_secret  # noqa: PLC0415
+    from viva_server.store.embedded.data_folder import load_or_create_secret  # noqa: PLC0415
 
     return load_or_create_secret(config.data_dir / "jwt-secret")
 

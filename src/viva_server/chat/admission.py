@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from viva_server.store.people import Person
-from viva_server.store.turns import TurnState
+from viva_server.store.replies import TurnState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store.db import Connection, Database
+from viva_server.store.driver.database import Connection, Database, Statements
+from viva_server.store.driver.tasks import end_task
 from viva_server.store.health import Health
 from viva_server.store.replies import (
     Chunk,
@@ -29,8 +30,6 @@ from viva_server.store.replies import (
     close_orphans,
     close_replies,
 )
-from viva_server.store.statements import Statements
-from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from viva_server.chat.failure_detector import FailureDetector
 from viva_server.errors import StoreError, StoreUnavailableError
-from viva_server.store.db import Connection, Database
+from viva_server.store.driver.database import Connection, Database
+from viva_server.store.driver.tasks import end_task
 from viva_server.store.processes import (
     add_process,
     beat,
@@ -20,7 +21,6 @@ from viva_server.store.processes import (
     remove_process,
     take_lock,
 )
-from viva_server.store.tasks import end_task
 from viva_server.values import new_id
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from viva_server.chat.reply import Connection, LiveReply, Reader, ReplyText, ending_of
 from viva_server.errors import StoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.tasks import end_task
 from viva_server.store.replies import (
     FollowedReply,
     StoredReply,
@@ -19,7 +20,6 @@ from viva_server.store.replies import (
     remove_far_readers,
     renew_far_readers,
 )
-from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 

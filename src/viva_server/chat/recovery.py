@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Mapping
 from viva_server.chat.ownership import LOOK_SECONDS, Ownership
 from viva_server.chat.reply import LiveReply
 from viva_server.errors import RowError, StoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.tasks import end_task
 from viva_server.store.processes import (
     Verdict,
     VerdictKind,
@@ -20,7 +21,6 @@ from viva_server.store.processes import (
     sweep,
 )
 from viva_server.store.replies import close_orphans, load_owned
-from viva_server.store.tasks import end_task
 
 logger = logging.getLogger(__name__)
 

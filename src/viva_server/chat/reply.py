@@ -11,8 +11,8 @@ from time import monotonic
 from typing import Any, Protocol
 
 from viva_server.errors import VivaError
+from viva_server.store.driver.database import Statements
 from viva_server.store.replies import Chunk, ClosedReply
-from viva_server.store.statements import Statements
 from viva_server.values import FinishReason, Status
 
 PIECE_CHARS = 4096

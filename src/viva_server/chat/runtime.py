@@ -15,7 +15,7 @@ from viva_server.chat.recovery import Recovery
 from viva_server.chat.reply import Closing, LiveReply
 from viva_server.config import Config
 from viva_server.counters import ReplyCounters
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.health import Health, Probe
 
 logger = logging.getLogger(__name__)

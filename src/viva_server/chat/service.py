@@ -68,11 +68,10 @@ from viva_server.responders.protocol import (
     Responder,
 )
 from viva_server.store import replies as store
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.health import Health
 from viva_server.store.people import Person
-from viva_server.store.sessions import Message, add_first_session, load_message
-from viva_server.store.turns import (
+from viva_server.store.replies import (
     NewTurn,
     OverLimit,
     Started,
@@ -81,6 +80,7 @@ from viva_server.store.turns import (
     load_history,
     start_reply,
 )
+from viva_server.store.sessions import Message, add_first_session, load_message
 from viva_server.values import Channel, EndRequest, new_id
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from viva_server.chat.service import ChatService
 from viva_server.errors import NotFoundError
 from viva_server.store import sessions as store
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
 from viva_server.store.sessions import Message, SessionItem
 from viva_server.values import new_id

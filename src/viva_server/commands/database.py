@@ -11,8 +11,8 @@ from pathlib import Path
 
 from viva_server.config import Config
 from viva_server.errors import ConfigError, EmbeddedPostgresError
-from viva_server.store.data_folder import FolderLock
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
+from viva_server.store.embedded.data_folder import FolderLock
 from viva_server.store.migrate import schema_state
 
 QUERY_SECONDS = 60.0
@@ -64,7 +64,7 @@ async def find_dsn(config: Config, stack: AsyncExitStack) -> tuple[str, bool]:
     if config.database_url is not None:
         return config.database_url, False
     # Imported only where it is used, as in services.
-    from viva_server.store.embedded import EmbeddedPostgres, running_dsn  # noqa: PLC0415
+    from viva_server.store.embedded.server import EmbeddedPostgres, running_dsn  # noqa: PLC0415
 
     if not (config.data_dir / "postgres").exists():
         raise ConfigError([f"there is no database in {config.data_dir} yet"])

@@ -33,7 +33,7 @@ from viva_server.responders import (
     model_session,
 )
 from viva_server.store.checks import Check, check_database
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.evolution.doctor import check_evolution
 
 
@@ -96,7 +96,7 @@ async def _check_store(config: Config) -> list[Check]:
 
 
 def _future_database(config: Config) -> Check:
-    from viva_server.store.postgres_programs import find_programs  # noqa: PLC0415
+    from viva_server.store.embedded.programs import find_programs  # noqa: PLC0415
 
     try:
         programs = find_programs(config.pg_bin)

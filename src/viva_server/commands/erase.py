@@ -17,11 +17,10 @@ from viva_server.commands.people import (
     subject_of,
 )
 from viva_server.config import Config
-from viva_server.store.audit import Counts, audited
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.erasure import Erasure
+from viva_server.store.people import Counts, Subject, audited, with_addresses
 from viva_server.store.retention import KEY_DAYS, Purge
-from viva_server.store.subjects import Subject, with_addresses
 
 
 @click.command("erase")

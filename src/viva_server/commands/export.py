@@ -24,10 +24,9 @@ from viva_server.commands.people import (
     subject_of,
 )
 from viva_server.config import Config
-from viva_server.store.audit import Counts, audited
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.export import export_person
-from viva_server.store.subjects import Subject, with_addresses
+from viva_server.store.people import Counts, Subject, audited, with_addresses
 
 _FORMAT = 1
 _PLURALS = {

@@ -12,9 +12,13 @@ import click
 
 from viva_server.api.request import generated_secret
 from viva_server.config import Config
-from viva_server.store.audit import person_hmac
-from viva_server.store.people import Person
-from viva_server.store.subjects import Subject, web_subject, whatsapp_subject
+from viva_server.store.people import (
+    Person,
+    Subject,
+    person_hmac,
+    web_subject,
+    whatsapp_subject,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database, ServerFacts
 from viva_server.store.health import CLOCK_SECONDS
 from viva_server.store.migrate import SchemaState, schema_state
-from viva_server.store.server import ServerFacts
 
 CONNECTIONS_OF_A_PROCESS = 16
 """The pool of ten, the journal, the heartbeat and its next, the probe, a purge, a

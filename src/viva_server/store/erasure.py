@@ -7,12 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from viva_server.errors import OverloadedError
-from viva_server.store.audit import Counts
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.export import FIRST_ID
-from viva_server.store.people import Person
-from viva_server.store.removal import BATCH, Removal, patiently, remove_session
-from viva_server.store.subjects import Subject
+from viva_server.store.people import Counts, Person, Subject
+from viva_server.store.retention import BATCH, Removal, patiently, remove_session
 
 Advance = Callable[[int], None]
 """Called with how many more messages were removed, or deliveries looked at."""

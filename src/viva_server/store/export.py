@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from viva_server.store.db import Connection, Database, Row
-from viva_server.store.people import Person
-from viva_server.store.subjects import Subject
+from viva_server.store.driver.database import Connection, Database, Row
+from viva_server.store.people import Person, Subject
 
 Record = dict[str, Any]
 Records = AsyncGenerator[Record, None]

@@ -18,10 +18,9 @@ from viva_server.errors import (
     StoreLockedError,
     TransientStoreError,
 )
-from viva_server.store.db import Connection, Database
-from viva_server.store.queries import find_query
-from viva_server.store.statements import Statements
-from viva_server.store.tasks import end_task
+from viva_server.store.driver.database import Connection, Database, Statements
+from viva_server.store.driver.queries import find_query
+from viva_server.store.driver.tasks import end_task
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from viva_server.errors import (
     StoreUnavailableError,
     TransientStoreError,
 )
-from viva_server.store.db import Connection, Database
+from viva_server.store.driver.database import Connection, Database
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _NEXT = re.compile("^-- next transaction.*\n", re.MULTILINE)

@@ -9,8 +9,12 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from viva_server._version import __version__
-from viva_server.store.db import Connection, Database, Transaction
-from viva_server.store.statements import Statements
+from viva_server.store.driver.database import (
+    Connection,
+    Database,
+    Statements,
+    Transaction,
+)
 
 SETTLE_SECONDS = 60.0
 """How long an event may still prove that a part was sent; the next one waits for it."""

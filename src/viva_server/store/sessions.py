@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
 from viva_server.values import Channel, FinishReason, Status
 

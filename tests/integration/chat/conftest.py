@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.chat.owners import Owner
 from tests.integration.chat.rooms import Process, running
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 
 @pytest.fixture

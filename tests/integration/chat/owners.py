@@ -6,10 +6,15 @@ import secrets
 
 from tests.integration.chat.rooms import ANA
 from tests.postgres import run_sql
-from viva_server.store.db import Connection, Database
+from viva_server.store.driver.database import Connection, Database
 from viva_server.store.processes import Verdict, _close, add_process
-from viva_server.store.replies import Chunk, append_chunks
-from viva_server.store.turns import NewTurn, Started, start_reply
+from viva_server.store.replies import (
+    Chunk,
+    NewTurn,
+    Started,
+    append_chunks,
+    start_reply,
+)
 from viva_server.values import new_id
 
 

@@ -15,7 +15,7 @@ from viva_server.chat.runtime import Runtime
 from viva_server.chat.service import ChatService, Reading
 from viva_server.chat.sessions import SessionService
 from viva_server.responders import Responder
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
 
 ANA = Person("web", "ana")

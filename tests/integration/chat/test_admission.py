@@ -36,9 +36,9 @@ from viva_server.errors import (
     ResponderError,
     TooManyRepliesError,
 )
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.people import Person
-from viva_server.store.turns import start_reply
+from viva_server.store.replies import start_reply
 from viva_server.values import new_id
 
 

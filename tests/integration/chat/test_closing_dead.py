@@ -12,7 +12,7 @@ from tests.integration.chat.looks import count, journal, message, waits_for_a_lo
 from tests.integration.chat.owners import Owner, close_now
 from tests.waiting import until
 from viva_server.errors import FencedError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 _SAME_ROW = text("INSERT INTO viva.journal VALUES (CAST(:id AS uuid), 5, 'X')")
 

@@ -31,7 +31,7 @@ from viva_server.errors import (
     StoreError,
     StoreRefusedError,
 )
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.replies import load_reply
 
 REPLIES = 50

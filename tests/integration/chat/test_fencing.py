@@ -13,7 +13,7 @@ from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import FencedError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.replies import (
     Chunk,
     ClosedReply,

@@ -20,7 +20,7 @@ from tests.postgres import PostgresServer, relaying, run_sql
 from tests.waiting import until
 from viva_server.chat import recovery
 from viva_server.chat.reply import ReaderCutError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 
 async def test_nothing_is_shown_before_its_commit(

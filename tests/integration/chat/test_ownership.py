@@ -12,7 +12,7 @@ from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.chat import ownership as module
 from viva_server.chat.ownership import Ownership
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 
 @pytest.fixture

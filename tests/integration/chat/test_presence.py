@@ -12,7 +12,7 @@ from tests.waiting import until
 from viva_server.chat import ownership, presence
 from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import ReplyInProgressError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 
 def test_the_times_are_those_of_the_contract() -> None:

@@ -15,7 +15,7 @@ from viva_server.chat import recovery
 from viva_server.chat.ownership import Ownership
 from viva_server.chat.recovery import recovering
 from viva_server.chat.reply import ReaderCutError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.processes import (
     Death,
     Verdict,

@@ -22,7 +22,7 @@ from tests.waiting import until
 from viva_server.chat import journal, presence
 from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import OverloadedError, ReplyInProgressError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database, Statements
 from viva_server.store.replies import (
     Chunk,
     FollowedReply,
@@ -30,7 +30,6 @@ from viva_server.store.replies import (
     follow_replies,
     load_reply,
 )
-from viva_server.store.statements import Statements
 
 
 async def test_a_remote_reader_gets_every_character_and_the_same_ending(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import copy_cluster, data_folder
-from viva_server.store.embedded import EmbeddedPostgres
+from viva_server.store.embedded.server import EmbeddedPostgres
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from tests.postgres import PostgresServer, is_free, run_sql
-from viva_server.store.embedded import EmbeddedPostgres, running_dsn
-from viva_server.store.postgres_account import Account
+from viva_server.store.embedded.account import Account
+from viva_server.store.embedded.server import EmbeddedPostgres, running_dsn
 
 
 def setting(dsn: str, name: str) -> object:

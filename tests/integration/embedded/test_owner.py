@@ -19,8 +19,8 @@ import pytest
 
 from tests.postgres import copy_cluster, data_folder, run_sql
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.postgres_account import Account
-from viva_server.store.postgres_programs import (
+from viva_server.store.embedded.account import Account
+from viva_server.store.embedded.programs import (
     find_programs,
     major_version,
     runnable_programs,
@@ -243,7 +243,7 @@ def test_root_runs_a_cluster_as_the_user_who_owns_it(nobody: Account) -> None:
 def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The programs of the wheel, found without any others."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("viva_server.store.postgres_programs._DEBIAN", tmp_path)
+    monkeypatch.setattr("viva_server.store.embedded.programs._DEBIAN", tmp_path)
     return find_programs(None)
 
 

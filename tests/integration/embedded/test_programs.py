@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store import postgres_programs
-from viva_server.store.postgres_programs import find_programs, major_version
+from viva_server.store.embedded import programs
+from viva_server.store.embedded.programs import find_programs, major_version
 
 
 def make_programs(folder: Path, version: str) -> Path:
@@ -23,8 +23,8 @@ def make_programs(folder: Path, version: str) -> Path:
 @pytest.fixture
 def debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Debian's folder, empty, on a machine that has nothing else."""
-    monkeypatch.setattr(postgres_programs, "_DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(postgres_programs, "_WHEEL", "no_such_wheel")
+    monkeypatch.setattr(programs, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(programs, "_WHEEL", "no_such_wheel")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
     return tmp_path / "debian"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.postgres import is_free, run_sql
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.embedded import EmbeddedPostgres
+from viva_server.store.embedded.server import EmbeddedPostgres
 
 
 async def test_one_server_uses_a_folder(

@@ -17,7 +17,7 @@ from tests.people import (
     written,
 )
 from tests.postgres import run_sql
-from viva_server.store.db import Database, Row
+from viva_server.store.driver.database import Database, Row
 from viva_server.store.replies import ClosedReply
 from viva_server.values import FinishReason, Status
 from viva_server.whatsapp.conversation.outbox import close_turn_replies

@@ -8,8 +8,8 @@ from tests.fakes.evolution import INSTANCE, PERSON
 from tests.integration.whatsapp.lab import lab, row
 from tests.people import PHONE, dump, erase
 from tests.waiting import until
-from viva_server.store.db import Database
-from viva_server.store.subjects import whatsapp_subject
+from viva_server.store.driver.database import Database
+from viva_server.store.people import whatsapp_subject
 
 _CANARY = "canary"
 _SUBJECT = whatsapp_subject(f"{INSTANCE}/{PHONE}")

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.evolution import PERSON
 from tests.integration.whatsapp.lab import lab
 from tests.waiting import until
-from viva_server.store.db import Database, Row
+from viva_server.store.driver.database import Database, Row
 from viva_server.store.operator import list_dead, replay
 from viva_server.store.processes import add_process, release_work
 from viva_server.values import new_id

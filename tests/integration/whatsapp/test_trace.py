@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.people import add_live_reply, add_sessions, add_turns, receive, written
 from tests.postgres import run_sql
 from viva_server.api.operator import load_trace
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 
 
 async def test_a_trace_has_each_delivery_and_each_try(

@@ -14,7 +14,7 @@ from tests.integration.whatsapp.lab import Lab, lab, row
 from tests.waiting import until
 from viva_server.errors import RefusedError, ResponderError
 from viva_server.responders import EndOfReply
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.operator import list_dead, replay
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.conversation import turns

@@ -19,7 +19,7 @@ from tests.people import (
     written,
 )
 from tests.postgres import run_sql
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.conversation.outbox import Send
 from viva_server.whatsapp.conversation.updates import Updates
 from viva_server.whatsapp.rules import Rules

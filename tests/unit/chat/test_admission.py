@@ -24,7 +24,7 @@ from viva_server.chat.admission import (
     title_of,
 )
 from viva_server.store.people import Person
-from viva_server.store.turns import TurnState
+from viva_server.store.replies import TurnState
 
 ANA = Person("web", "ana")
 

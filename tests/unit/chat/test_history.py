@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viva_server.chat.service import shaped, shortening
-from viva_server.responders import ConversationMessage
+from viva_server.responders.protocol import ConversationMessage
 from viva_server.values import Channel
 
 ROLES = {"u": "user", "a": "assistant"}

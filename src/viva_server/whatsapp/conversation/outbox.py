@@ -16,10 +16,9 @@ import msgspec
 
 from viva_server.counters import WhatsAppCounters
 from viva_server.errors import FencedError, StoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database, Statements
 from viva_server.store.processes import SETTLE_SECONDS
 from viva_server.store.replies import ClosedReply
-from viva_server.store.statements import Statements
 from viva_server.values import new_id
 from viva_server.whatsapp.evolution.client import EvolutionClient, SendOutcome
 from viva_server.whatsapp.rules import FAILURE_TEXT, is_sent, retry_seconds

@@ -24,7 +24,7 @@ from viva_server.errors import (
     StoreError,
     TooManyRepliesError,
 )
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.health import Health
 from viva_server.store.people import Person
 from viva_server.values import FinishReason, Status, new_id

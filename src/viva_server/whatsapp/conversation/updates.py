@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from viva_server.errors import StoreError, StoreUnavailableError, TransientStoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.events.table import NormalForm
 from viva_server.whatsapp.rules import Rules

@@ -13,7 +13,7 @@ from viva_server.chat.service import ChatService
 from viva_server.config import Config
 from viva_server.counters import WhatsAppCounters
 from viva_server.errors import StoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.store.processes import release_work
 from viva_server.whatsapp.conversation.outbox import Outbox, Send
 from viva_server.whatsapp.conversation.turns import Claim, Turns

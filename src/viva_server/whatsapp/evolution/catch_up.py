@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from viva_server.config import Config
 from viva_server.errors import EvolutionError, StoreError
-from viva_server.store.db import Database
+from viva_server.store.driver.database import Database
 from viva_server.whatsapp.events.json_values import (
     Object,
     as_epoch,

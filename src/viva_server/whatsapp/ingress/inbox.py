@@ -22,8 +22,8 @@ from viva_server.errors import (
     TransientStoreError,
     VivaError,
 )
+from viva_server.store.driver.tasks import end_task
 from viva_server.store.health import Health
-from viva_server.store.tasks import end_task
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.events.addresses import LID
 from viva_server.whatsapp.events.json_values import is_heavy

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from viva_server.counters import Buckets
 from viva_server.errors import PoolFullError, StoreUnavailableError
-from viva_server.store.link import Link
+from viva_server.store.driver.link import Link
 
 # More than these wait only when the database is far behind; they get 503 at once.
 _WAITERS_PER_LINK = 100

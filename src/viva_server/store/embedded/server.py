@@ -18,14 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.data_folder import FolderLock, make_data_folder, sync_folder
-from viva_server.store.postgres_account import Account, clean_environment
-from viva_server.store.postgres_programs import (
-    find_programs,
-    major_version,
-    runnable_programs,
+from viva_server.store.embedded.account import Account, clean_environment
+from viva_server.store.embedded.data_folder import (
+    FolderLock,
+    make_data_folder,
+    sync_folder,
 )
-from viva_server.store.postmaster import (
+from viva_server.store.embedded.postmaster import (
     USER,
     ServerLog,
     dsn,
@@ -35,6 +34,11 @@ from viva_server.store.postmaster import (
     remove_socket_folder,
     running_pid,
     socket_folder,
+)
+from viva_server.store.embedded.programs import (
+    find_programs,
+    major_version,
+    runnable_programs,
 )
 
 _POLL_SECONDS = 0.02

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 import warnings
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, QueryCanceledError
 
 from viva_server.errors import StoreError, StoreUnavailableError
-from viva_server.store.address import Parameters, resolve
-from viva_server.store.failures import (
+from viva_server.store.driver.address import Parameters, resolve
+from viva_server.store.driver.failures import (
     is_farewell,
     is_of_standby,
     translate,
     unreachable,
 )
-from viva_server.store.queries import Prepared, find_query
-from viva_server.store.rows import Result, read_result
+from viva_server.store.driver.queries import Prepared, find_query
 
 with warnings.catch_warnings():  # importing aiopg changes the filters of its host
     import aiopg
@@ -47,6 +48,41 @@ _KEEPALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
+
+
+if TYPE_CHECKING:
+
+    class Row(tuple[Any, ...]):
+        """A row; each column is an attribute as well."""
+
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Row = tuple
+
+
+class Result(NamedTuple):
+    """What a statement gave back."""
+
+    rows: list[Row]
+    rowcount: int
+    tag: str  # the server's word for what it did, such as "INSERT 0 1" or "ROLLBACK"
+
+
+def read_result(cursor: Any) -> Result:
+    """Take everything out of a psycopg2 cursor whose statement is done."""
+    rows: list[Row] = []
+    if (description := cursor.description) is not None:
+        make = _row_class(tuple([column.name for column in description]))._make
+        rows = [make(values) for values in cursor.fetchall()]
+    return Result(rows, cursor.rowcount, cursor.statusmessage or "")
+
+
+@functools.lru_cache(maxsize=512)
+def _row_class(columns: tuple[str, ...]) -> Any:
+    return namedtuple("Row", columns, rename=True)  # noqa: PYI024 - columns vary
 
 
 class _DescriptorProbe:
@@ -134,7 +170,7 @@ class Link:
         such unless a pooler takes a statement to another session than the last one.
 
         Raises:
-            StoreError: or one of its kinds, see viva_server.store.failures.
+            StoreError: or one of its kinds, see viva_server.store.driver.failures.
         """
         if prepared is not None and await self._has_prepared(prepared):
             try:

@@ -12,7 +12,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.postgres_account import Account
+from viva_server.store.embedded.account import Account
 
 _PROGRAMS = ("initdb", "postgres")
 _SUPPORTED = range(14, 19)

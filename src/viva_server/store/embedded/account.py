@@ -13,7 +13,7 @@ from pathlib import Path
 
 from viva_server.errors import EmbeddedPostgresError
 
-_LAUNCHER = Path(__file__).with_name("postgres_launcher.py")
+_LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 def clean_environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.postgres_account import Account
+from viva_server.store.embedded.account import Account
 
 USER = "viva"
 DATABASE = "postgres"  # the one that initdb makes; the cluster holds nothing else
