@@ -12,7 +12,7 @@ from viva_server.chat.reply import LiveReply
 from viva_server.chat.text import Connection, Reader, ReplyText
 from viva_server.errors import StoreError
 from viva_server.store.driver.database import Database
-from viva_server.store.replies import load_requests, mark_left
+from viva_server.store.replies import Request
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,9 @@ class Presence:
         await self._remote.tell()
         asked_at = asyncio.get_running_loop().time()
         if self.local:
-            requests = await load_requests(self._database, self._owner())
+            requests = await self._database.fetch(
+                "load_requests", Request, owner=self._owner()
+            )
             self._read_remotely = {r.message_id for r in requests if r.is_read_remotely}
             for request in requests:
                 if request.end_requested and request.message_id in self.local:
@@ -193,7 +195,12 @@ class Presence:
         }
         if not changed:
             return
-        await mark_left(self._database, self._owner(), changed)
+        await self._database.execute(
+            "mark_left",
+            owner=self._owner(),
+            message_ids=list(changed),
+            are_read=list(changed.values()),
+        )
         self._told_left |= {m for m, is_read in changed.items() if not is_read}
         self._told_left -= {m for m, is_read in changed.items() if is_read}
 

@@ -13,9 +13,6 @@ from viva_server.store.driver.tasks import end_task
 from viva_server.store.replies import (
     FollowedReply,
     StoredReply,
-    follow_replies,
-    remove_far_readers,
-    renew_far_readers,
 )
 
 logger = logging.getLogger(__name__)
@@ -90,9 +87,13 @@ class RemoteReplies:
             self._told_as, self._told = me, set()
         now = asyncio.get_running_loop().time()
         if gone := self._told - read:
-            await remove_far_readers(self._database, me, list(gone))
+            await self._database.execute(
+                "remove_far_readers", process_id=me, message_ids=list(gone)
+            )
         if read and (read - self._told or now - self._told_at > _RENEW_SECONDS):
-            await renew_far_readers(self._database, me, list(read))
+            await self._database.execute(
+                "renew_far_readers", process_id=me, message_ids=list(read)
+            )
             self._told_at = now
         self._told = read
 
@@ -113,7 +114,12 @@ class RemoteReplies:
             self._some.clear()
             return
         known = {m: reply.length for m, reply in self._replies.items()}
-        updates = await follow_replies(self._database, known)
+        updates = await self._database.fetch(
+            "follow_replies",
+            FollowedReply,
+            message_ids=list(known),
+            known=list(known.values()),
+        )
         self._answered_at = asyncio.get_running_loop().time()
         for message_id in known.keys() - {followed.message_id for followed in updates}:
             self._replies.pop(message_id).cut()  # deleted, or lost by a failover

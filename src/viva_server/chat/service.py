@@ -50,14 +50,8 @@ from viva_server.ids import new_id
 from viva_server.responders import Responder
 from viva_server.store import replies as store
 from viva_server.store.people import Person
-from viva_server.store.replies import (
-    NewTurn,
-    OverLimit,
-    Started,
-    TurnState,
-    find_turn,
-)
-from viva_server.store.sessions import Message, add_first_session, load_message
+from viva_server.store.replies import NewTurn, OverLimit, Started, TurnState
+from viva_server.store.sessions import Message
 from viva_server.words import EndRequest
 
 logger = logging.getLogger(__name__)
@@ -215,7 +209,9 @@ class ChatService:
                     break
                 self._require_heard(stored.owner)
                 await self._end(message_id, "stopped")
-        message = await load_message(self._database, message_id)
+        message = await self._database.fetch_one(
+            "load_message", Message, message_id=message_id
+        )
         if message is None:
             raise NotFoundError("message")
         return message
@@ -263,15 +259,18 @@ class ChatService:
     async def _look(self, question: Question) -> TurnState:
         if self._runtime.is_stopping:
             raise StoppingError
-        return await find_turn(
-            self._database,
-            question.person,
+        [state] = await self._database.fetch(
+            "find_turn",
+            TurnState,
+            channel=question.person.channel,
+            person=question.person.id,
             session_id=question.session_id,
             content=question.content,
             key=question.key,
             body_sha256=question.body_sha256,
             replaces=question.replaces,
         )
+        return state
 
     async def _found(
         self,
@@ -317,8 +316,12 @@ class ChatService:
                 self._require_heard(state.live_owner)
                 await self._wait_for_leaver(message_id, may_still_leave_until)
             case FirstSession():
-                await add_first_session(
-                    self._database, question.person, new_id(), question.mode
+                await self._database.execute(
+                    "add_first_session",
+                    session_id=new_id(),
+                    channel=question.person.channel,
+                    person=question.person.id,
+                    mode=question.mode,
                 )
             case OtherBody():
                 raise KeyReusedError
@@ -363,7 +366,9 @@ class ChatService:
             local.end(request)
             await local.done.wait()
             return
-        await store.request_end(self._database, message_id, request)
+        await self._database.execute(
+            "request_end", message_id=message_id, end_requested=request
+        )
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _start(
