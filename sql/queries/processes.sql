@@ -60,7 +60,7 @@ WHERE p.dead_at IS NULL;
 
 -- name: load_death
 -- Who declared a process dead, and how; the version before leaves that out.
-SELECT dead_by, verdict
+SELECT dead_by AS by, verdict AS kind
 FROM viva.processes
 WHERE id = CAST(:process_id AS uuid) AND dead_at IS NOT NULL;
 

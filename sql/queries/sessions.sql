@@ -3,8 +3,7 @@
 -- name: add_session
 -- Make a new session for a person.
 INSERT INTO viva.sessions (id, channel, person, mode)
-VALUES (CAST(:session_id AS uuid), :channel, :person, :mode)
-RETURNING id, mode;
+VALUES (CAST(:session_id AS uuid), :channel, :person, :mode);
 
 -- name: add_first_session
 -- Make a session unless the person has one by now (two first messages at once).
@@ -52,7 +51,7 @@ FROM viva.messages AS m
 WHERE
     m.session_id = CAST(:session_id AS uuid)
     AND m.seq > 0
-    AND m.seq < :before_seq
+    AND m.seq < COALESCE(:before_seq, 2147483647)
 ORDER BY m.seq DESC
 LIMIT :messages;
 

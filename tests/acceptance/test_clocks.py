@@ -15,7 +15,7 @@ from tests.people import add_sessions
 from tests.postgres import run_sql
 from tests.waiting import until
 from viva_server.store.driver.database import Database
-from viva_server.store.operator import list_dead, replay
+from viva_server.store.operator import Dead, replay
 
 DEAD = "SELECT state, error FROM viva.whatsapp_turns"
 
@@ -98,7 +98,7 @@ async def test_what_is_old_by_the_databases_clock_is_a_dead_letter(
         site.evolution.receive("oi")
         await until(lambda: site.rows(DEAD) == [("dead", "clock")])
         assert site.evolution.sent == []
-        [dead] = await list_dead(database, rows=10)
+        [dead] = await database.fetch("list_dead", Dead, rows=10)
         assert (dead.state, dead.error) == ("dead", "clock")
         assert await replay(database, dead.id)
         # Not the send: defaults of columns, such as its time, do not see our clock.

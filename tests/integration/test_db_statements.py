@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from traceback import TracebackException
+from typing import NamedTuple
 
 import pytest
 import sqlalchemy as sa
@@ -48,6 +49,14 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> str:
     return query.name
 
 
+class _Backend(NamedTuple):
+    pid: int
+
+
+class _Renamed(NamedTuple):
+    number: int
+
+
 @asynccontextmanager
 async def _opened(dsn: str) -> AsyncIterator[Database]:
     database = Database(dsn)
@@ -56,6 +65,15 @@ async def _opened(dsn: str) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+async def test_rows_are_of_the_kind_that_is_asked_for(db: Database) -> None:
+    [row] = await db.fetch("backend", _Backend)
+    assert isinstance(row, _Backend)
+    assert isinstance(await db.fetch_one("backend", _Backend), _Backend)
+    assert await db.fetch_one("find_dead_turn", _Backend, turn_id=_ID) is None
+    with pytest.raises(TypeError, match="query backend gives pid: not a _Renamed"):
+        await db.fetch("backend", _Renamed)
 
 
 async def test_rows_are_named_and_typed(db: Database, probe: str) -> None:

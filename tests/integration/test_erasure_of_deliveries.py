@@ -24,7 +24,8 @@ from tests.people import (
 from tests.postgres import run_sql
 from tests.unit.whatsapp.samples import NOW, SAMPLES, tail_of
 from viva_server.store import erasure as module
-from viva_server.store.driver.database import Database, Row
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.link import Result
 from viva_server.store.erasure import Erasure
 from viva_server.store.people import whatsapp_subject, with_addresses
 from viva_server.whatsapp.ingress.delivery import make_delivery
@@ -174,18 +175,11 @@ class Dying(Database):
 
     left = 10**9
 
-    async def execute(self, query: str, /, **parameters: object) -> int:
-        self._live()
-        return await super().execute(query, **parameters)
-
-    async def fetch_one(self, query: str, /, **parameters: object) -> Row | None:
-        self._live()
-        return await super().fetch_one(query, **parameters)
-
-    def _live(self) -> None:
+    async def _run_query(self, name: str, parameters: dict[str, object]) -> Result:
         self.left -= 1
         if self.left < 0:
             raise InterruptedError
+        return await super()._run_query(name, parameters)
 
 
 async def test_an_erasure_of_the_queue_that_is_cut_anywhere_is_finished_by_the_next(
@@ -195,7 +189,7 @@ async def test_an_erasure_of_the_queue_that_is_cut_anywhere_is_finished_by_the_n
     await dying.open()
     subject = whatsapp_subject(f"loja/{PHONE}")
     try:
-        for steps in range(1, 40):
+        for steps in range(1, 60):
             run_sql(database_url, "TRUNCATE viva.inbox, viva.whatsapp_turns CASCADE")
             await receive(database, of_a_person())
             add_turns(database_url, _CANARY + PHONE)

@@ -337,12 +337,13 @@ class OperatorHandlers:
         has phones, and no content.
         """
         await self._admit(request)
-        work = await store.count_work(self._database)
+        database = self._database
+        [work] = await database.fetch("count_work", most=store.COUNTED_UP_TO)
         minute = int(work.now.timestamp() // 60)
         processes, replies, messages, rates = await asyncio.gather(
-            store.show_processes(self._database),
-            store.show_replies(self._database),
-            store.show_newest_messages(self._database),
+            database.fetch("show_processes", rows=store.PROCESSES),
+            database.fetch("show_replies", rows=store.REPLIES),
+            store.show_newest_messages(database),
             self._minutes.read(minute),
         )
         body = Overview(

@@ -27,7 +27,6 @@ from viva_server.store.replies import (
     Chunk,
     ClosedReply,
     append_chunks,
-    close_orphans,
     close_replies,
 )
 
@@ -357,7 +356,12 @@ class Journal:
         # Else it is closed as an orphan (`chat.recovery`).
         with contextlib.suppress(StoreError):
             connection = await self._connected()
-            await close_orphans(connection, owner, [reply.message_id], "crashed")
+            await connection.execute(
+                "close_from_journal",
+                process_id=owner,
+                message_ids=[reply.message_id],
+                finish_reason="crashed",
+            )
 
     def _hold(
         self,

@@ -13,14 +13,7 @@ from viva_server.chat.failure_detector import FailureDetector
 from viva_server.errors import StoreError, StoreUnavailableError
 from viva_server.store.driver.database import Connection, Database
 from viva_server.store.driver.tasks import end_task
-from viva_server.store.processes import (
-    add_process,
-    beat,
-    load_death,
-    look_at_processes,
-    remove_process,
-    take_lock,
-)
+from viva_server.store.processes import Death, Seen, add_process
 from viva_server.values import new_id
 
 logger = logging.getLogger(__name__)
@@ -102,7 +95,7 @@ class Ownership:
     async def _leave(self, connection: Connection) -> None:
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_LEAVING_SECONDS):
-                await remove_process(connection, self.id)
+                await connection.execute("remove_process", process_id=self.id)
         await connection.close()
 
     def is_silent(self, owner: str | None) -> bool:
@@ -153,10 +146,10 @@ class Ownership:
             await self._register()
         # The journal may find out first: then the answer is about the id before.
         owner = self.id
-        beating = beat(
-            self._open_connection(),
-            owner,
-            self._readers(),
+        beating = self._open_connection().execute(
+            "beat",
+            process_id=owner,
+            readers=self._readers(),
             keeps_key=not self.detector.is_pooled,
         )
         if not await self._answered(beating):
@@ -169,7 +162,8 @@ class Ownership:
 
     async def _look(self) -> None:
         me, asked_at = self.id, _now()
-        seen = await self._answered(look_at_processes(self._open_connection()))
+        looking = self._open_connection().fetch("look_at_processes", Seen)
+        seen = await self._answered(looking)
         mine = next((each for each in seen if each.id == me), None)
         if mine is None:
             self.fenced(me)
@@ -191,17 +185,28 @@ class Ownership:
             self.detector.is_pooled = True
             return
         self._has_retaken = True
-        taking = take_lock(self._open_connection(), self.id, _new_lock_key())
-        await self._answered(taking)
+        await self._answered(self._take_lock(self._open_connection()))
+
+    def _take_lock(self, connection: Connection) -> Coroutine[Any, Any, int]:
+        """Take the lock that says "alive" under a new key, which nobody else has.
+
+        The statement gives 0 when this process has been declared dead.
+        """
+        return connection.execute(
+            "take_process_lock", process_id=self.id, lock_key=secrets.randbits(63)
+        )
 
     async def _register(self) -> None:
         connection, me = self._open_connection(), self.id
-        if not await self._answered(add_process(connection, me, _new_lock_key())):
+        adding = add_process(connection, me, secrets.randbits(63))
+        if not await self._answered(adding):
             self.fenced(me)
         self._is_registered = me == self.id
 
     async def _say_who_declared(self, dead_id: str) -> None:
-        death = await self._answered(load_death(self._open_connection(), dead_id))
+        connection = self._open_connection()
+        asking = connection.fetch_one("load_death", Death, process_id=dead_id)
+        death = await self._answered(asking)
         self._dead_id = None
         if death is None:
             logger.error("The row of process %s is lost", dead_id)
@@ -253,9 +258,7 @@ class Ownership:
         connection = await self._database.connect(query_seconds=KEPT_SECONDS)
         try:
             owner = self.id
-            if self._is_registered and not await take_lock(
-                connection, owner, _new_lock_key()
-            ):
+            if self._is_registered and not await self._take_lock(connection):
                 self.fenced(owner)
         except BaseException:
             await connection.close()
@@ -265,10 +268,6 @@ class Ownership:
         self.detector.connected()
         if old is not None:
             await old.close()
-
-
-def _new_lock_key() -> int:
-    return secrets.randbits(63)
 
 
 def _now() -> float:

@@ -11,15 +11,7 @@ from viva_server.chat.reply import Connection, LiveReply, Reader, ReplyText, end
 from viva_server.errors import StoreError
 from viva_server.store.driver.database import Database
 from viva_server.store.driver.tasks import end_task
-from viva_server.store.replies import (
-    FollowedReply,
-    StoredReply,
-    follow_replies,
-    load_requests,
-    mark_left,
-    remove_far_readers,
-    renew_far_readers,
-)
+from viva_server.store.replies import FollowedReply, Request, StoredReply
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +177,9 @@ class Presence:
         await self._remote.tell()
         asked_at = asyncio.get_running_loop().time()
         if self.local:
-            requests = await load_requests(self._database, self._owner())
+            requests = await self._database.fetch(
+                "load_requests", Request, owner=self._owner()
+            )
             self._read_remotely = {r.message_id for r in requests if r.is_read_remotely}
             for request in requests:
                 if request.end_requested and request.message_id in self.local:
@@ -202,7 +196,12 @@ class Presence:
         }
         if not changed:
             return
-        await mark_left(self._database, self._owner(), changed)
+        await self._database.execute(
+            "mark_left",
+            owner=self._owner(),
+            message_ids=list(changed),
+            are_read=list(changed.values()),
+        )
         self._told_left |= {m for m, is_read in changed.items() if not is_read}
         self._told_left -= {m for m, is_read in changed.items() if is_read}
 
@@ -279,9 +278,13 @@ class RemoteReplies:
             self._told_as, self._told = me, set()
         now = asyncio.get_running_loop().time()
         if gone := self._told - read:
-            await remove_far_readers(self._database, me, list(gone))
+            await self._database.execute(
+                "remove_far_readers", process_id=me, message_ids=list(gone)
+            )
         if read and (read - self._told or now - self._told_at > _RENEW_SECONDS):
-            await renew_far_readers(self._database, me, list(read))
+            await self._database.execute(
+                "renew_far_readers", process_id=me, message_ids=list(read)
+            )
             self._told_at = now
         self._told = read
 
@@ -302,7 +305,12 @@ class RemoteReplies:
             self._some.clear()
             return
         known = {m: reply.length for m, reply in self._replies.items()}
-        updates = await follow_replies(self._database, known)
+        updates = await self._database.fetch(
+            "follow_replies",
+            FollowedReply,
+            message_ids=list(known),
+            known=list(known.values()),
+        )
         self._answered_at = asyncio.get_running_loop().time()
         for message_id in known.keys() - {followed.message_id for followed in updates}:
             self._replies.pop(message_id).cut()  # deleted, or lost by a failover

@@ -20,7 +20,6 @@ from viva_server.store.processes import (
     close_found,
     sweep,
 )
-from viva_server.store.replies import close_orphans, load_owned
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +120,8 @@ class Recovery:
         """
         running = [reply for reply in self._local.values() if not reply.end_reason]
         owner = self._ownership.id
-        owned = await load_owned(self._database, owner)
+        rows = await self._database.fetch("load_owned", owner=owner)
+        owned = {row.message_id for row in rows}
         for reply in running:
             if reply.message_id not in owned and not reply.end_reason:
                 logger.error("The row of message %s is gone", reply.message_id)
@@ -130,7 +130,12 @@ class Recovery:
         for message_id in orphans & self._suspects:
             logger.warning("Closing reply %s, an orphan", message_id)
             with contextlib.suppress(RowError):  # it holds up no other
-                await close_orphans(self._database, owner, [message_id])
+                await self._database.execute(
+                    "close_from_journal",
+                    process_id=owner,
+                    message_ids=[message_id],
+                    finish_reason="crashed",
+                )
         self._suspects = orphans
 
 

@@ -76,11 +76,10 @@ from viva_server.store.replies import (
     OverLimit,
     Started,
     TurnState,
-    find_turn,
     load_history,
     start_reply,
 )
-from viva_server.store.sessions import Message, add_first_session, load_message
+from viva_server.store.sessions import Message
 from viva_server.values import Channel, EndRequest, new_id
 
 logger = logging.getLogger(__name__)
@@ -249,15 +248,18 @@ class ChatService:
     async def _look(self, question: Question) -> TurnState:
         if self._runtime.is_stopping:
             raise StoppingError
-        return await find_turn(
-            self._database,
-            question.person,
+        [state] = await self._database.fetch(
+            "find_turn",
+            TurnState,
+            channel=question.person.channel,
+            person=question.person.id,
             session_id=question.session_id,
             content=question.content,
             key=question.key,
             body_sha256=question.body_sha256,
             replaces=question.replaces,
         )
+        return state
 
     async def _found(
         self,
@@ -303,8 +305,12 @@ class ChatService:
                 self._require_heard(state.live_owner)
                 await self._wait_for_leaver(message_id, may_still_leave_until)
             case FirstSession():
-                await add_first_session(
-                    self._database, question.person, new_id(), question.mode
+                await self._database.execute(
+                    "add_first_session",
+                    session_id=new_id(),
+                    channel=question.person.channel,
+                    person=question.person.id,
+                    mode=question.mode,
                 )
             case OtherBody():
                 raise KeyReusedError
@@ -462,7 +468,9 @@ class ChatService:
                     break
                 self._require_heard(stored.owner)
                 await self._end(message_id, "stopped")
-        message = await load_message(self._database, message_id)
+        message = await self._database.fetch_one(
+            "load_message", Message, message_id=message_id
+        )
         if message is None:
             raise NotFoundError("message")
         return message
@@ -474,7 +482,9 @@ class ChatService:
             local.end(request)
             await local.done.wait()
             return
-        await store.request_end(self._database, message_id, request)
+        await self._database.execute(
+            "request_end", message_id=message_id, end_requested=request
+        )
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     async def join(self) -> None:

@@ -65,14 +65,22 @@ class SessionService:
             if session_id is not None:
                 raise NotFoundError("session")
             return _empty(None, None)
-        newest_first = await store.load_messages(
-            self._database, session.id, before_seq=before_seq, messages=limit + 1
+        newest_first = await self._database.fetch(
+            "load_messages",
+            Message,
+            session_id=session.id,
+            before_seq=before_seq,
+            messages=limit + 1,
         )
         page = newest_first[:limit]
         newest = page
         if before_seq is not None:
-            newest = await store.load_messages(
-                self._database, session.id, before_seq=None, messages=1
+            newest = await self._database.fetch(
+                "load_messages",
+                Message,
+                session_id=session.id,
+                before_seq=None,
+                messages=1,
             )
         return Snapshot(
             session_id=session.id,
@@ -91,8 +99,15 @@ class SessionService:
 
     async def add(self, person: Person, mode: str | None) -> Snapshot:
         """Make a new session, the newest from now on."""
-        session = await store.add_session(self._database, person, new_id(), mode)
-        return _empty(session.id, session.mode)
+        session_id = new_id()
+        await self._database.execute(
+            "add_session",
+            session_id=session_id,
+            channel=person.channel,
+            person=person.id,
+            mode=mode,
+        )
+        return _empty(session_id, mode)
 
     async def delete(self, person: Person, session_id: str) -> None:
         """Delete a session; a live reply in it is stopped first.

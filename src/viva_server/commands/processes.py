@@ -10,7 +10,7 @@ import click
 
 from viva_server.commands.database import open_database
 from viva_server.config import Config
-from viva_server.store.operator import show_processes
+from viva_server.store.operator import PROCESSES
 
 _COLUMNS = ("id", "host", "pid", "version", "started", "replies", "readers", "state")
 
@@ -38,7 +38,8 @@ def processes_command(as_json: bool) -> None:
 
 async def _load(config: Config) -> list[dict[str, Any]]:
     async with open_database(config) as opened:
-        return [row._asdict() for row in await show_processes(opened.database)]
+        rows = await opened.database.fetch("show_processes", rows=PROCESSES)
+        return [row._asdict() for row in rows]
 
 
 def _row(process: dict[str, Any]) -> tuple[str, ...]:

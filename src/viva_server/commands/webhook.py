@@ -16,7 +16,7 @@ from viva_server.commands.database import open_database
 from viva_server.commands.serve import run
 from viva_server.config import Config
 from viva_server.errors import VivaError
-from viva_server.store.operator import Dead, list_dead, replay
+from viva_server.store.operator import Dead, replay
 from viva_server.whatsapp.events.json_values import (
     NotJsonObjectError,
     Object,
@@ -87,7 +87,7 @@ def dead(dead_id: str | None) -> None:
 
 async def _list_dead() -> None:
     async with open_database(Config.from_env()) as opened:
-        for each in await list_dead(opened.database, rows=_MAX_ROWS):
+        for each in await opened.database.fetch("list_dead", Dead, rows=_MAX_ROWS):
             click.echo(msgspec.json.encode(_members(each)))
 
 

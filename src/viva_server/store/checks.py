@@ -106,9 +106,8 @@ async def _pooler(database: Database) -> Check:
 
 async def _settings(database: Database) -> list[Check]:
     before = datetime.now(UTC)
-    row = await database.fetch_one("server_settings")
+    [row] = await database.fetch("server_settings")
     after = datetime.now(UTC)
-    assert row is not None, "a SELECT without FROM gives one row"
     pages = "on" if row.full_page_writes else "off: a crash may tear pages"
     return [
         Check("full_page_writes", row.full_page_writes, pages),

@@ -56,23 +56,6 @@ class Place(NamedTuple):
     before_id: str = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
-async def show_processes(database: Database) -> list[Row]:
-    """Show the processes that have not left in order, the newest first."""
-    return await database.fetch("show_processes", rows=PROCESSES)
-
-
-async def show_replies(database: Database) -> list[Row]:
-    """Show the live replies that have run longest."""
-    return await database.fetch("show_replies", rows=REPLIES)
-
-
-async def count_work(database: Database) -> Row:
-    """Count what waits, runs and is dead, and tell the database's time."""
-    row = await database.fetch_one("count_work", most=COUNTED_UP_TO)
-    assert row is not None, "a SELECT without FROM gives one row"
-    return row
-
-
 async def show_newest_messages(database: Database) -> list[Row]:
     """Show how far the newest messages of people on WhatsApp have come."""
     keys = await database.fetch("find_newest_messages", rows=MESSAGES)
@@ -111,12 +94,6 @@ async def show_dead(database: Database, place: Place) -> tuple[list[Row], Place 
     if len(rows) == len(page):
         return page, None
     return page, Place(page[-1].since.isoformat(), page[-1].id)
-
-
-async def list_dead(database: Database, *, rows: int) -> list[Dead]:
-    """List what could not be answered, sent or applied, oldest first."""
-    found = await database.fetch("list_dead", rows=rows)
-    return [Dead._make(row) for row in found]
 
 
 async def replay(database: Database, dead_id: str) -> bool:

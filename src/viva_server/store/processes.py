@@ -73,47 +73,6 @@ async def add_process(connection: Connection, process_id: str, lock_key: int) ->
     return row is not None
 
 
-async def take_lock(connection: Connection, process_id: str, lock_key: int) -> bool:
-    """Take the lock that says "alive" under a new key, which nobody else holds.
-
-    False means that this process has been declared dead.
-    """
-    row = await connection.fetch_one(
-        "take_process_lock", process_id=process_id, lock_key=lock_key
-    )
-    return row is not None
-
-
-async def beat(
-    connection: Connection, process_id: str, readers: int = 0, *, keeps_key: bool = True
-) -> bool:
-    """Write the heartbeat, and how many readers this process has, for the operator.
-
-    Without `keeps_key` the process has no lock from now on: the session that held it
-    may be anybody's. False means that this process has been declared dead.
-    """
-    row = await connection.fetch_one(
-        "beat", process_id=process_id, readers=readers, keeps_key=keeps_key
-    )
-    return row is not None
-
-
-async def look_at_processes(connection: Connection) -> list[Seen]:
-    """See all that live, this process among them."""
-    return [Seen._make(row) for row in await connection.fetch("look_at_processes")]
-
-
-async def load_death(database: Statements, process_id: str) -> Death | None:
-    """Learn who declared a process dead; None: nobody, or its row is gone."""
-    row = await database.fetch_one("load_death", process_id=process_id)
-    return None if row is None else Death._make(row)
-
-
-async def remove_process(connection: Connection, process_id: str) -> None:
-    """Leave in order; does nothing while something is still owned."""
-    await connection.execute("remove_process", process_id=process_id)
-
-
 async def close_dead(
     database: Database, verdict: Verdict, judge_id: str, stands: Callable[[], bool]
 ) -> list[str] | None:

@@ -136,34 +136,6 @@ class Request(NamedTuple):
     is_read_remotely: bool
 
 
-async def find_turn(
-    database: Database,
-    person: Person,
-    *,
-    session_id: str | None,
-    content: str,
-    key: str | None,
-    body_sha256: bytes,
-    replaces: str | None,
-) -> TurnState:
-    """Look at everything that decides what a new message does.
-
-    With `replaces` the session is that of this reply of the person.
-    """
-    row = await database.fetch_one(
-        "find_turn",
-        channel=person.channel,
-        person=person.id,
-        session_id=session_id,
-        content=content,
-        key=key,
-        body_sha256=body_sha256,
-        replaces=replaces,
-    )
-    assert row is not None, "find_turn always gives one row"
-    return TurnState._make(row)
-
-
 async def start_reply(
     database: Database, owner: str, turn: NewTurn, *, live_limit: int
 ) -> Started | OverLimit | None:
@@ -176,7 +148,7 @@ async def start_reply(
             reply that this one replaces: look again.
         FencedError: another process has declared this owner dead.
     """
-    row = await database.fetch_one(
+    [row] = await database.fetch(
         "start_reply",
         owner=owner,
         channel=turn.person.channel,
@@ -197,7 +169,6 @@ async def start_reply(
         replaces=turn.replaces,
         live_limit=live_limit,
     )
-    assert row is not None, "start_reply always gives one row"
     if not row.alive:
         raise FencedError
     if row.message_count is not None:
@@ -268,89 +239,12 @@ async def load_reply(
     database: Database, person: Person, message_id: str
 ) -> StoredReply | None:
     """Load a reply of this person; None if there is none such."""
-    row = await database.fetch_one(
+    return await database.fetch_one(
         "load_reply",
+        StoredReply,
         channel=person.channel,
         person=person.id,
         message_id=message_id,
-    )
-    return None if row is None else StoredReply._make(row)
-
-
-async def follow_replies(
-    database: Database, known: dict[str, int]
-) -> list[FollowedReply]:
-    """Read updates of replies by id, from the characters known of each.
-
-    A reply that is missing in the answer has been deleted.
-    """
-    rows = await database.fetch(
-        "follow_replies", message_ids=list(known), known=list(known.values())
-    )
-    return [FollowedReply._make(row) for row in rows]
-
-
-async def request_end(
-    database: Database, message_id: str, end_requested: EndRequest
-) -> str | None:
-    """Ask for the end of a live reply; give its owner, or None if it has ended."""
-    row = await database.fetch_one(
-        "request_end", message_id=message_id, end_requested=end_requested
-    )
-    return None if row is None else str(row.owner)
-
-
-async def load_requests(database: Database, owner: str) -> list[Request]:
-    """Read what other processes want of this owner's replies."""
-    rows = await database.fetch("load_requests", owner=owner)
-    return [Request._make(row) for row in rows]
-
-
-async def mark_left(database: Database, owner: str, are_read: dict[str, bool]) -> None:
-    """Write which replies of this owner lost, or found again, their last reader."""
-    await database.execute(
-        "mark_left",
-        owner=owner,
-        message_ids=list(are_read),
-        are_read=list(are_read.values()),
-    )
-
-
-async def renew_far_readers(
-    database: Database, process_id: str, message_ids: Sequence[str]
-) -> None:
-    """Say that this process has readers of these replies of other owners."""
-    await database.execute(
-        "renew_far_readers", process_id=process_id, message_ids=list(message_ids)
-    )
-
-
-async def remove_far_readers(
-    database: Database, process_id: str, message_ids: Sequence[str]
-) -> None:
-    """Say that the last reader here has left these replies."""
-    await database.execute(
-        "remove_far_readers", process_id=process_id, message_ids=list(message_ids)
-    )
-
-
-async def load_owned(database: Database, owner: str) -> set[str]:
-    """Give the ids of the live replies that an owner has."""
-    return {row.message_id for row in await database.fetch("load_owned", owner=owner)}
-
-
-async def close_orphans(
-    database: Statements,
-    owner: str,
-    message_ids: Sequence[str],
-    finish_reason: FinishReason = "crashed",
-) -> None:
-    """Close replies of this owner that it does not generate, with their stored text."""
-    await database.execute(
-        "close_from_journal",
-        process_id=owner,
-        message_ids=list(message_ids),
-        finish_reason=finish_reason,
     )
 
 

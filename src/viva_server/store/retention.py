@@ -131,13 +131,12 @@ class Purge:
     async def _empty_old_deliveries(self, old_seconds: float) -> None:
         after_id: str | None = FIRST_ID
         while after_id is not None:
-            row = await self._database.fetch_one(
+            [row] = await self._database.fetch(
                 "empty_old_deliveries",
                 after_id=after_id,
                 old_seconds=old_seconds,
                 batch=_STRETCH,
             )
-            assert row is not None, "a SELECT without FROM gives one row"
             self.counts["emptied_deliveries"] += row.emptied
             after_id = row.last_id
             self._advance(row.looked)
@@ -146,13 +145,12 @@ class Purge:
         """Remove turns with what was sent, then chats and lids that nothing needs."""
         after_id: str | None = FIRST_ID
         while after_id is not None:
-            row = await self._database.fetch_one(
+            [row] = await self._database.fetch(
                 "remove_old_turns",
                 after_id=after_id,
                 old_seconds=old_seconds,
                 batch=_STRETCH,
             )
-            assert row is not None, "a SELECT without FROM gives one row"
             self.counts["removed_turns"] += row.removed
             after_id = row.last_id
         removal = Removal(self._database)
@@ -201,8 +199,7 @@ async def remove_session(transaction: Transaction, session_id: str) -> int:
     A table whose rows belong to a session and do not go with its messages needs a
     line here.
     """
-    row = await transaction.fetch_one("find_seqs", session_id=session_id)
-    assert row is not None, "min() gives one row"
+    [row] = await transaction.fetch("find_seqs", session_id=session_id)
     removed = 0
     for after_seq in range(row.first_seq - 1, row.last_seq, BATCH):
         removed += await transaction.execute(

@@ -7,9 +7,10 @@ import secrets
 from tests.integration.chat.rooms import ANA
 from tests.postgres import run_sql
 from viva_server.store.driver.database import Connection, Database
-from viva_server.store.processes import Verdict, _close, add_process
+from viva_server.store.processes import Death, Verdict, _close, add_process
 from viva_server.store.replies import (
     Chunk,
+    FollowedReply,
     NewTurn,
     Started,
     append_chunks,
@@ -22,6 +23,23 @@ async def close_now(database: Database, process_id: str) -> list[str] | None:
     """Declare a process dead whatever it does, and close its replies."""
     async with database.transaction() as transaction:
         return await _close(transaction, Verdict(process_id, "found"), None)
+
+
+async def load_owned(database: Database, owner: str) -> set[str]:
+    rows = await database.fetch("load_owned", owner=owner)
+    return {row.message_id for row in rows}
+
+
+async def load_death(database: Database, process_id: str) -> Death | None:
+    return await database.fetch_one("load_death", Death, process_id=process_id)
+
+
+async def follow(database: Database, message_id: str, known: int) -> FollowedReply:
+    """Read one reply from `known` characters on, as other processes do."""
+    [followed] = await database.fetch(
+        "follow_replies", FollowedReply, message_ids=[message_id], known=[known]
+    )
+    return followed
 
 
 class Owner:
@@ -44,6 +62,12 @@ class Owner:
 
     async def register(self) -> None:
         assert await add_process(self.connection, self.id, self.lock_key)
+
+    async def beat(self) -> bool:
+        beaten = await self.connection.execute(
+            "beat", process_id=self.id, readers=0, keeps_key=True
+        )
+        return beaten > 0
 
     async def start_reply(self, person: str = "ana") -> str:
         """Start a reply in a session of its own."""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.integration.chat.looks import journal, message, messages, waits_for_a_lock
-from tests.integration.chat.owners import close_now
+from tests.integration.chat.owners import close_now, load_owned
 from tests.integration.chat.rooms import Process, read, read_to_end
 from tests.postgres import run_sql
 from tests.waiting import until
@@ -19,7 +19,6 @@ from viva_server.store.replies import (
     ClosedReply,
     append_chunks,
     close_replies,
-    load_owned,
 )
 from viva_server.values import new_id
 

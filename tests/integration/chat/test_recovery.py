@@ -7,7 +7,13 @@ import asyncio
 import pytest
 
 from tests.integration.chat.looks import count, journal, message
-from tests.integration.chat.owners import Owner, close_now
+from tests.integration.chat.owners import (
+    Owner,
+    close_now,
+    follow,
+    load_death,
+    load_owned,
+)
 from tests.integration.chat.rooms import ANA, Process, read, running
 from tests.postgres import run_sql
 from tests.waiting import until
@@ -20,12 +26,10 @@ from viva_server.store.processes import (
     Death,
     Verdict,
     VerdictKind,
-    beat,
     close_dead,
-    load_death,
     sweep,
 )
-from viva_server.store.replies import follow_replies, load_owned, load_reply
+from viva_server.store.replies import load_reply
 from viva_server.values import new_id
 
 
@@ -63,7 +67,7 @@ async def test_who_beats_again_or_holds_its_lock_is_not_declared_dead(
     await owner.append(message_id, 0, "visto")
     verdict = _verdict(database_url, owner.id, kind)
     if beats_on:
-        assert await beat(owner.connection, owner.id)
+        assert await owner.beat()
     if not is_locked:
         await owner.connection.close()
         await until(lambda: not owner.holds_lock(database_url))
@@ -158,9 +162,7 @@ async def test_a_closed_reply_ends_before_the_first_hole(
     stored = await load_reply(database, ANA, message_id)
     assert stored is not None
     assert stored.text == whole
-    assert [f.text for f in await follow_replies(database, {message_id: 7})] == [
-        "depoisdo buraco"
-    ]
+    assert (await follow(database, message_id, 7)).text == "depoisdo buraco"
     assert await close_now(database, owner.id) == [message_id]
     assert message(database_url, message_id).content == whole
 
@@ -255,7 +257,7 @@ async def test_the_dead_are_remembered_for_a_day(
     await close_now(database, owner.id)
     await sweep(database)
     assert count(database_url, "processes") == 1
-    assert not await beat(owner.connection, owner.id)
+    assert not await owner.beat()
     run_sql(
         database_url,
         "UPDATE viva.processes SET dead_at = dead_at - interval '25 hours'",

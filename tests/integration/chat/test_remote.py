@@ -19,15 +19,14 @@ from tests.integration.chat.rooms import (
 )
 from tests.postgres import run_sql
 from tests.waiting import until
-from viva_server.chat import journal, presence
+from viva_server.chat import journal
+from viva_server.chat.presence import RemoteReplies
 from viva_server.chat.reply import ReaderCutError
 from viva_server.errors import OverloadedError, ReplyInProgressError
-from viva_server.store.driver.database import Database, Statements
+from viva_server.store.driver.database import Statements
 from viva_server.store.replies import (
     Chunk,
-    FollowedReply,
     append_chunks,
-    follow_replies,
     load_reply,
 )
 
@@ -72,13 +71,13 @@ async def test_a_cursor_ahead_of_a_following_process_is_good(
     follower = await other.chat.resume(ANA, reading.message_id, 0, Line())
     resumed = asyncio.Event()
 
-    async def follow_late(
-        database: Database, known: dict[str, int]
-    ) -> list[FollowedReply]:
-        await resumed.wait()
-        return await follow_replies(database, known)
+    follow = RemoteReplies._follow
 
-    monkeypatch.setattr(presence, "follow_replies", follow_late)
+    async def follow_late(self: RemoteReplies) -> None:
+        await resumed.wait()
+        await follow(self)
+
+    monkeypatch.setattr(RemoteReplies, "_follow", follow_late)
     model.say("visto ali")
     await read(reading, 9)
     ahead = await other.chat.resume(ANA, reading.message_id, 9, Line())

@@ -17,7 +17,8 @@ from tests.people import (
     written,
 )
 from tests.postgres import run_sql
-from viva_server.store.driver.database import Database, Row
+from viva_server.store.driver.database import Database
+from viva_server.store.driver.link import Result
 from viva_server.store.replies import ClosedReply
 from viva_server.values import FinishReason, Status
 from viva_server.whatsapp.conversation.outbox import close_turn_replies
@@ -28,11 +29,11 @@ class Killed(Database):
 
     is_dead = False
 
-    async def fetch(self, query: str, /, **parameters: object) -> list[Row]:
+    async def _run_query(self, name: str, parameters: dict[str, object]) -> Result:
         if self.is_dead:
             raise InterruptedError
         self.is_dead = True
-        return await super().fetch(query, **parameters)
+        return await super()._run_query(name, parameters)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.fakes.evolution import PERSON
 from tests.integration.whatsapp.lab import lab
 from tests.waiting import until
 from viva_server.store.driver.database import Database, Row
-from viva_server.store.operator import list_dead, replay
+from viva_server.store.operator import Dead, replay
 from viva_server.store.processes import add_process, release_work
 from viva_server.values import new_id
 from viva_server.whatsapp.conversation import worker
@@ -74,7 +74,7 @@ async def test_an_outcome_that_stays_unknown_is_not_sent_again_by_itself(
         assert site.texts == []
         site.rows("UPDATE viva.outbox SET due_at = now() WHERE state = 'unknown'")
         await site.sent(2)
-        [dead] = await list_dead(database, rows=10)
+        [dead] = await database.fetch("list_dead", Dead, rows=10)
         assert (dead.kind, dead.state) == ("send", "unknown")
         assert await replay(database, dead.id)
         await site.sent(3)
@@ -90,7 +90,7 @@ async def test_a_refusal_is_final_for_the_whole_reply_and_can_be_replayed(
         site.receive("oi")
         await until(lambda: site.rows(_SENDS) == [("dead",)] * 3)
         assert site.texts == []
-        dead = await list_dead(database, rows=10)
+        dead = await database.fetch("list_dead", Dead, rows=10)
         assert [each.error for each in dead][1:] == ["earlier_part"] * 2
         assert await replay(database, dead[0].id)
         await site.sent(3)
@@ -106,7 +106,7 @@ async def test_nothing_older_than_an_hour_is_sent(
         await site.stored(_SENDS, "waiting")
         site.rows("UPDATE viva.outbox SET expires_at = now()")
         await site.stored(_SENDS, "dead")
-        [dead] = await list_dead(database, rows=10)
+        [dead] = await database.fetch("list_dead", Dead, rows=10)
         assert dead.error == "expired"
         assert site.texts == []
 

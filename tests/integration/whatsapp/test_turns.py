@@ -15,7 +15,7 @@ from tests.waiting import until
 from viva_server.errors import RefusedError, ResponderError
 from viva_server.responders import EndOfReply
 from viva_server.store.driver.database import Database
-from viva_server.store.operator import list_dead, replay
+from viva_server.store.operator import Dead, replay
 from viva_server.whatsapp import rules
 from viva_server.whatsapp.conversation import turns
 
@@ -231,12 +231,12 @@ async def test_a_turn_that_fails_every_time_is_dead_and_can_be_replayed(
         site.receive("oi")
         await site.sent()
         assert site.texts == [rules.FAILURE_TEXT]
-        [dead] = await list_dead(database, rows=10)
+        [dead] = await database.fetch("list_dead", Dead, rows=10)
         assert (dead.kind, dead.state, dead.jid) == ("turn", "dead", PERSON)
         assert await replay(database, dead.id)
         await site.sent(2)
         assert site.texts[1] == "Resposta 5"
-        assert await list_dead(database, rows=10) == []
+        assert await database.fetch("list_dead", Dead, rows=10) == []
         assert not await replay(database, dead.id)
 
 

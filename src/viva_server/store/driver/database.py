@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar, overload
 
 from psycopg2.extras import Json
 from sqlalchemy import Executable
@@ -36,6 +36,8 @@ __all__ = (
     "Statements",
     "Transaction",
 )
+
+_Kind = TypeVar("_Kind", bound=tuple[Any, ...])
 
 _SCRIPT_SECONDS = 600.0
 
@@ -86,13 +88,34 @@ class Statements(ABC):
         self._tasks = tasks
         self._compiler = compiler
 
-    async def fetch(self, query: str, /, **parameters: object) -> list[Row]:
-        """Run the named query and return all rows."""
-        return (await self._run_query(query, parameters)).rows
+    @overload
+    async def fetch(self, query: str, /, **parameters: object) -> list[Row]: ...
+    @overload
+    async def fetch(
+        self, query: str, kind: type[_Kind], /, **parameters: object
+    ) -> list[_Kind]: ...
+    async def fetch(
+        self, query: str, kind: type[Any] = Row, /, **parameters: object
+    ) -> list[Any]:
+        """Run the named query and return all rows.
 
-    async def fetch_one(self, query: str, /, **parameters: object) -> Row | None:
-        """Run the named query and return its first row."""
+        `kind` is a NamedTuple with the query's columns, in their order; a query with
+        other columns raises TypeError.
+        """
         rows = (await self._run_query(query, parameters)).rows
+        return rows if kind is Row else _typed(query, kind, rows)
+
+    @overload
+    async def fetch_one(self, query: str, /, **parameters: object) -> Row | None: ...
+    @overload
+    async def fetch_one(
+        self, query: str, kind: type[_Kind], /, **parameters: object
+    ) -> _Kind | None: ...
+    async def fetch_one(
+        self, query: str, kind: type[Any] = Row, /, **parameters: object
+    ) -> Any:
+        """Run the named query and return its first row, as `fetch` does."""
+        rows = await self.fetch(query, kind, **parameters)
         return rows[0] if rows else None
 
     async def execute(self, query: str, /, **parameters: object) -> int:
@@ -363,6 +386,13 @@ async def _roll_back(link: Link) -> None:
             await link.run("ROLLBACK", {})
     except StoreError:
         link.close()  # the server rolls back then
+
+
+def _typed(query: str, kind: Any, rows: list[Row]) -> list[Any]:
+    if rows and rows[0]._fields != kind._fields:
+        columns = ", ".join(rows[0]._fields)
+        raise TypeError(f"query {query} gives {columns}: not a {kind.__name__}")
+    return [kind._make(row) for row in rows]
 
 
 def _as_driver_value(value: dict[str, object] | list[object]) -> object:
