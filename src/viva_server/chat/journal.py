@@ -38,7 +38,9 @@ _Store = Callable[[Statements, Sequence[_Row]], Awaitable[None]]
 _Stored = Callable[[LiveReply, _Row], None]
 
 _FIRST_RETRY_SECONDS = 0.05
-_LONGEST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 0.5
+_SINGLY_SECONDS = 1.0
+"""For how long the rows of a refused batch are tried one by one while none is stored."""
 
 _REFUSED_IN_A_ROW = 8
 """So many single rows refused, and none stored: it is the database, not the rows."""
@@ -311,7 +313,7 @@ class Journal:
         is_any_stored = False
         # By itself it cannot tell; what comes from others now is not to wait for it.
         is_again_alone = len(items) == 1 and self._stuck_since is not None
-        until = monotonic() + _LONGEST_RETRY_SECONDS
+        until = monotonic() + _SINGLY_SECONDS
         for reply, row in items:
             try:
                 if len(items) == 1:

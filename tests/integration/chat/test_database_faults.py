@@ -260,11 +260,11 @@ async def test_a_history_that_cannot_be_read_is_waited_for(process: Process) -> 
     loads: list[str] = []
     load = process.database.fetch
 
-    async def failing(query: str, /, **parameters: object) -> object:
+    async def failing(query: str, *kind: Any, **parameters: object) -> object:
         if query == "load_history" and len(loads) < 2:
             loads.append(query)
             raise StoreRefusedError
-        return await load(query, **parameters)
+        return await load(query, *kind, **parameters)
 
     process.database.fetch = failing  # type: ignore[method-assign,assignment]
     again, model = await process.begin("De novo", session_id=session_id)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from viva_server.errors import EmbeddedPostgresError
-from viva_server.store.embedded.programs import find_programs, major_version
 from viva_server.store.embedded import programs
+from viva_server.store.embedded.programs import find_programs, major_version
 
 
 def make_programs(folder: Path, version: str) -> Path:
