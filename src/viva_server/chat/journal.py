@@ -40,7 +40,7 @@ _Stored = Callable[[LiveReply, _Row], None]
 _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 0.5
 _SINGLY_SECONDS = 1.0
-"""For how long the rows of a refused batch are tried one by one while none is stored."""
+"""How long the rows of a refused batch are tried one by one while none is stored."""
 
 _REFUSED_IN_A_ROW = 8
 """So many single rows refused, and none stored: it is the database, not the rows."""

@@ -256,15 +256,7 @@ class RemoteReplies:
                 self._answered_at = asyncio.get_running_loop().time()
                 self._some.set()
         else:
-            assert stored.finish_reason is not None, "an ended reply has a reason"
-            reply.ending = ending_of(
-                stored.text,
-                status=stored.status,
-                finish_reason=stored.finish_reason,
-                error_code=stored.error_code,
-                error_is_final=stored.error_is_final,
-                message_count=stored.message_count,
-            )
+            reply.ending = ending_of(stored, stored.text, stored.message_count)
         return reply
 
     async def tell(self) -> None:
@@ -323,18 +315,9 @@ class RemoteReplies:
             reply.committed(followed.text)
         if followed.status == "streaming":
             return
-        assert followed.finish_reason is not None, "an ended reply has a reason"
         del self._replies[followed.message_id]
-        reply.closed(
-            ending_of(
-                reply.text_after(0),
-                status=followed.status,
-                finish_reason=followed.finish_reason,
-                error_code=followed.error_code,
-                error_is_final=followed.error_is_final,
-                message_count=followed.message_count,
-            )
-        )
+        text = reply.text_after(0)
+        reply.closed(ending_of(followed, text, followed.message_count))
 
     def _cut_if_away(self) -> None:
         now = asyncio.get_running_loop().time()

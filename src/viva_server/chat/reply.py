@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from viva_server.errors import VivaError
 from viva_server.store.driver.database import Statements
-from viva_server.store.replies import Chunk, ClosedReply
+from viva_server.store.replies import Chunk, ClosedReply, FollowedReply, StoredReply
 from viva_server.values import FinishReason, Status
 
 PIECE_CHARS = 4096
@@ -48,20 +48,15 @@ class Ending:
 
 
 def ending_of(
-    text: str,
-    *,
-    status: Status,
-    finish_reason: FinishReason,
-    error_code: str | None,
-    error_is_final: bool,
-    message_count: int,
+    ended: ClosedReply | StoredReply | FollowedReply, text: str, message_count: int
 ) -> Ending:
     """Describe the ending of a stored text."""
+    assert ended.finish_reason is not None, "an ended reply has a reason"
     return Ending(
-        status=status,
-        finish_reason=finish_reason,
-        error_code=error_code,
-        error_is_final=error_is_final,
+        status=ended.status,
+        finish_reason=ended.finish_reason,
+        error_code=ended.error_code,
+        error_is_final=ended.error_is_final,
         chars=len(text),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         message_count=message_count,
@@ -377,15 +372,7 @@ class LiveReply(ReplyText):
         """Take the committed closing: the rest of the text, then the ending."""
         if len(reply.text) > self.length:
             self._add(reply.text[self.length :])
-        ending = ending_of(
-            reply.text,
-            status=reply.status,
-            finish_reason=reply.finish_reason,
-            error_code=reply.error_code,
-            error_is_final=reply.error_is_final,
-            message_count=self.seq,
-        )
-        self.closed(ending)
+        self.closed(ending_of(reply, reply.text, self.seq))
 
     def closed(self, ending: Ending) -> None:
         super().closed(ending)

@@ -1,9 +1,9 @@
 """The life of a reply, in the order in which it happens; both channels come in here.
 
 `ChatService.ask` looks at what there is and lets `admission` decide what the message
-does; a new one is stored together with the row of its reply (`store_turn`). Then the
-conversation is loaded (`produce`) in a shape that strict servers take (`shaped`), and
-the responder's text is fed to the reply until either ends (`generate`). The journal
+does; a new one is stored together with the row of its reply (`_store_turn`). Then the
+conversation is loaded, in a shape that strict servers take (`shaped`), and the
+responder's text is fed to the reply until either ends (`generate`). The journal
 commits text and end, and gives them to the readers; `done` follows it.
 """
 
@@ -68,8 +68,6 @@ from viva_server.responders.protocol import (
     Responder,
 )
 from viva_server.store import replies as store
-from viva_server.store.driver.database import Database
-from viva_server.store.health import Health
 from viva_server.store.people import Person
 from viva_server.store.replies import (
     NewTurn,
@@ -363,14 +361,7 @@ class ChatService:
         turn = new_turn(question, start, attempt.message_id)
         self._starting += 1
         try:
-            started = await store_turn(
-                self._database,
-                owner,
-                turn,
-                attempt,
-                live_limit=self._config.live_replies_per_user,
-                health=self._runtime.health,
-            )
+            started = await self._store_turn(owner, turn, attempt)
         finally:
             self._starting -= 1
         if started is None:
@@ -383,6 +374,44 @@ class ChatService:
             raise OverloadedError
         return self._produce(turn, started, connection, closing)
 
+    async def _store_turn(
+        self, owner: str, turn: NewTurn, attempt: Attempt
+    ) -> Started | OverLimit | None:
+        """Store a turn; None: look again, since the session has changed since the look.
+
+        That is also so where the answer was lost: `attempt` says it then, for good.
+
+        Raises:
+            OverloadedError: this owner has been declared dead; nothing is stored.
+            RowError: the message cannot be stored, whenever it is tried.
+            StoreUnavailableError: nothing is stored.
+        """
+        was_unanswered = attempt.is_unanswered
+        attempt.sent(turn)
+        began = monotonic()
+        try:
+            started = await start_reply(
+                self._database,
+                owner,
+                turn,
+                live_limit=self._config.live_replies_per_user,
+            )
+        except StoreError as error:
+            self._runtime.health.failed(began, error)
+            is_lost = isinstance(error, StoreUnavailableError) and error.outcome_unknown
+            attempt.is_unanswered = was_unanswered or is_lost
+            if not (is_lost or _may_pass(error)):
+                raise
+            logger.debug("Message %s is looked for: %s", turn.message_id, error)
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            return None
+        except FencedError:
+            attempt.is_unanswered = was_unanswered
+            raise OverloadedError from None
+        self._runtime.health.stored()
+        attempt.is_unanswered = was_unanswered
+        return started
+
     def _produce(
         self,
         turn: NewTurn,
@@ -393,9 +422,7 @@ class ChatService:
         """Have the reply of a stored turn generated, and read it."""
         reply = self._runtime.adopt(turn.message_id, started.seq, closing)
         reader = self._runtime.presence.attach(reply, 0, connection)
-        assert self._responder is not None, "started before the first message"
-        config, database, responder = self._config, self._database, self._responder
-        work = produce(config, database, responder, reply, turn, started.mode)
+        work = self._generate(reply, turn, started.mode)
         self._keep(asyncio.create_task(work))
         return Reading(
             reader=reader,
@@ -405,6 +432,51 @@ class ChatService:
             offset=0,
             is_resumed=False,
         )
+
+    async def _generate(
+        self, reply: LiveReply, turn: NewTurn, mode: str | None
+    ) -> None:
+        """Generate the reply of a stored turn; it ends whatever happens here."""
+        assert self._responder is not None, "started before the first message"
+        try:
+            stored = await self._load_history(reply, turn)
+            conversations = (
+                Conversation(
+                    messages=messages,
+                    session_id=turn.session_id,
+                    user_id=turn.person.id,
+                    channel=turn.person.channel,
+                    modo=mode,
+                )
+                for messages in shortening(stored, turn.person.channel)
+            )
+            if reply.end_reason is None:
+                seconds = self._config.reply_seconds
+                await generate(reply, self._responder, conversations, seconds=seconds)
+        finally:
+            reply.end("upstream_error", "responder_failed")
+
+    async def _load_history(
+        self, reply: LiveReply, turn: NewTurn
+    ) -> tuple[ConversationMessage, ...]:
+        """Load the conversation, also after the database has been away for a while.
+
+        Empty where the reply has ended meanwhile.
+        """
+        while reply.end_reason is None:
+            try:
+                return await load_history(
+                    self._database,
+                    turn.session_id,
+                    before_seq=reply.seq,
+                    messages=self._config.history_messages,
+                    chars=self._config.history_chars,
+                    channel=turn.person.channel,
+                )
+            except StoreError as error:
+                logger.debug("A reply waits for its history: %s", error)
+                await asyncio.sleep(_HISTORY_AGAIN_SECONDS)
+        return ()
 
     async def resume(
         self,
@@ -535,102 +607,10 @@ def new_turn(question: Question, start: Start, message_id: str) -> NewTurn:
     )
 
 
-async def store_turn(
-    database: Database,
-    owner: str,
-    turn: NewTurn,
-    attempt: Attempt,
-    *,
-    live_limit: int,
-    health: Health,
-) -> Started | OverLimit | None:
-    """Store a turn; None: look again, since the session has changed since the look.
-
-    That is also so where the answer was lost: `attempt` says it then, for good.
-
-    Raises:
-        OverloadedError: this owner has been declared dead; nothing is stored.
-        RowError: the message cannot be stored, whenever it is tried.
-        StoreUnavailableError: nothing is stored.
-    """
-    was_unanswered = attempt.is_unanswered
-    attempt.sent(turn)
-    began = monotonic()
-    try:
-        started = await start_reply(database, owner, turn, live_limit=live_limit)
-    except StoreError as error:
-        health.failed(began, error)
-        is_lost = isinstance(error, StoreUnavailableError) and error.outcome_unknown
-        attempt.is_unanswered = was_unanswered or is_lost
-        if not (is_lost or _may_pass(error)):
-            raise
-        logger.debug("Message %s is looked for: %s", turn.message_id, error)
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-        return None
-    except FencedError:
-        attempt.is_unanswered = was_unanswered
-        raise OverloadedError from None
-    health.stored()
-    attempt.is_unanswered = was_unanswered
-    return started
-
-
 def _may_pass(error: StoreError) -> bool:
     if isinstance(error, ConstraintError):
         return error.sqlstate in _CHANGED_MEANWHILE
     return isinstance(error, TransientStoreError)
-
-
-async def produce(
-    config: Config,
-    database: Database,
-    responder: Responder,
-    reply: LiveReply,
-    turn: NewTurn,
-    mode: str | None,
-) -> None:
-    """Generate the reply of a stored turn; it ends whatever happens here."""
-    try:
-        stored = await _load_history(database, reply, turn, config)
-        conversations = (
-            Conversation(
-                messages=messages,
-                session_id=turn.session_id,
-                user_id=turn.person.id,
-                channel=turn.person.channel,
-                modo=mode,
-            )
-            for messages in shortening(stored, turn.person.channel)
-        )
-        if reply.end_reason is None:
-            await generate(
-                reply, responder, conversations, seconds=config.reply_seconds
-            )
-    finally:
-        reply.end("upstream_error", "responder_failed")
-
-
-async def _load_history(
-    database: Database, reply: LiveReply, turn: NewTurn, config: Config
-) -> tuple[ConversationMessage, ...]:
-    """Load the conversation, also after the database has been away for a while.
-
-    Empty where the reply has ended meanwhile.
-    """
-    while reply.end_reason is None:
-        try:
-            return await load_history(
-                database,
-                turn.session_id,
-                before_seq=reply.seq,
-                messages=config.history_messages,
-                chars=config.history_chars,
-                channel=turn.person.channel,
-            )
-        except StoreError as error:
-            logger.debug("A reply waits for its history: %s", error)
-            await asyncio.sleep(_HISTORY_AGAIN_SECONDS)
-    return ()
 
 
 def shortening(

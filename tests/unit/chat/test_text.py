@@ -17,6 +17,7 @@ from viva_server.chat.reply import (
     ReplyText,
     ending_of,
 )
+from viva_server.store.replies import ClosedReply
 
 
 class Open:
@@ -35,14 +36,7 @@ def reader_of(reply: ReplyText, cursor: int = 0) -> Reader:
     return reader
 
 
-ENDING = ending_of(
-    "ã😀",
-    status="complete",
-    finish_reason="stop",
-    error_code=None,
-    error_is_final=False,
-    message_count=2,
-)
+ENDING = ending_of(ClosedReply("m", "ã😀", "complete", "stop"), "ã😀", 2)
 
 chunks = st.lists(st.text(alphabet="aã😀\n", min_size=1, max_size=5), max_size=8)
 
