@@ -84,3 +84,16 @@ def shape(document: Path) -> list[str]:
     text = re.sub(r"^\[.*\]\(README.*\)$", "", text, flags=re.MULTILINE)
     found = re.findall(r"^#+ |^- |\*\*(?=\S)|\]\([^)]+\)|`[^`\n]+`", text, re.MULTILINE)
     return [each for each in found if each not in {"`make run`", "`done`"}]
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/guarantees.md").read_text()))
+    files = (ROOT / "tests").rglob("test_*.py")
+    there = {
+        name
+        for file in files
+        for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+
+    assert named
+    assert not named - there
