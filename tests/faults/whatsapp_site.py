@@ -39,7 +39,7 @@ _SENT: Final = tuple(
     FAULTS[name]
     for name in (
         "drop after effect",
-        "500 after effect",
+        "500 of a proxy",
         "timed out",
         "hang after effect",
     )

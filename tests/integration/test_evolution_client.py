@@ -123,9 +123,7 @@ async def test_an_answer_means_what_the_retry_law_says(
 
 
 @pytest.mark.both_loops
-@pytest.mark.parametrize(
-    "fault", ["drop after effect", "500 after effect", "timed out"]
-)
+@pytest.mark.parametrize("fault", ["drop after effect", "500 of a proxy", "timed out"])
 async def test_what_may_have_been_sent_is_never_told_to_be_sent_again(
     fault: str, evolution: FakeEvolution, client: EvolutionClient
 ) -> None:
