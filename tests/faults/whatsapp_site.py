@@ -34,6 +34,9 @@ _RETRIED: Final = (
     Fault(429, "Too many requests", headers={"Retry-After": "1"}),
     FAULTS["502"],
     FAULTS["503"],
+    FAULTS["500"],
+    FAULTS["closed"],
+    FAULTS["closed at the check"],
 )
 _SENT: Final = tuple(
     FAULTS[name]
@@ -44,9 +47,7 @@ _SENT: Final = tuple(
         "hang after effect",
     )
 )
-_UNSENT: Final = tuple(
-    FAULTS[name] for name in ("drop", "500", "504", "closed", "hang")
-)
+_UNSENT: Final = tuple(FAULTS[name] for name in ("drop", "504", "hang"))
 
 
 class FaultyModel(FakeModel):
