@@ -165,7 +165,7 @@ SET is_pending = FALSE, problem = :problem
 WHERE id = CAST(:inbox_id AS uuid);
 
 -- name: apply_receipts
--- Move what was sent forward by its receipts, never back.
+-- Move what was sent forward by its receipts, never back; one that failed is dead.
 WITH furthest AS (
     SELECT DISTINCT ON (r.fields ->> 0, r.fields ->> 1)
         r.fields ->> 0 AS instance,
@@ -177,12 +177,21 @@ WITH furthest AS (
 )
 
 UPDATE viva.outbox AS o
-SET receipt = f.receipt, receipt_rank = f.receipt_rank
+SET
+    receipt = f.receipt,
+    receipt_rank = f.receipt_rank,
+    state = CASE WHEN f.receipt_rank = :failed_rank THEN 'dead' ELSE o.state END,
+    error = CASE
+        WHEN f.receipt_rank = :failed_rank THEN 'receipt_' || lower(f.receipt)
+        ELSE o.error
+    END
 FROM furthest AS f
 WHERE
     o.instance = f.instance
     AND o.message_id = f.message_id
-    AND o.receipt_rank < f.receipt_rank;
+    AND o.state = 'sent'
+    AND o.receipt_rank < f.receipt_rank
+RETURNING o.state;
 
 -- name: apply_edit
 -- Record an edit of a person's message; while it waits, its new text is answered.

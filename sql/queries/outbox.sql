@@ -99,6 +99,16 @@ early AS (
 
 SELECT f.state FROM finished AS f;
 
+-- name: wake_sends
+-- An instance is open again: what waits for that is due.
+UPDATE viva.outbox AS o
+SET due_at = clock_timestamp()
+WHERE
+    o.state = 'waiting'
+    AND o.due_at > clock_timestamp()
+    AND o.instance = ANY(CAST(:instances AS text[]))
+    AND o.error = ANY(CAST(:reasons AS text[]));
+
 -- name: give_back_sends
 -- Leave parts unsent whose request was never made.
 UPDATE viva.outbox
@@ -134,6 +144,9 @@ WITH part AS (
     SET
         state = 'waiting',
         error = NULL,
+        message_id = NULL,
+        receipt = NULL,
+        receipt_rank = 0,
         due_at = clock_timestamp(),
         expires_at = clock_timestamp() + interval '1 hour'
     WHERE id = CAST(:outbox_id AS uuid) AND state IN ('dead', 'unknown')

@@ -180,8 +180,11 @@ class Services:
         )
 
     def _tell_worker(self, deliveries: Sequence[Delivery]) -> None:
-        if self.worker is not None and any(map(is_pending, deliveries)):
-            self.worker.look_for_updates()
+        if self.worker is not None:
+            if any(map(is_pending, deliveries)):
+                self.worker.look_for_updates()
+            for delivery in deliveries:
+                self.worker.note(delivery.form)
         if self._catch_up is not None:
             for delivery in deliveries:
                 self._catch_up.note(delivery)

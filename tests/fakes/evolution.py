@@ -17,6 +17,8 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
+from tests.fakes import evolution_channels as channels
+from tests.fakes.evolution_channels import Channel
 from tests.fakes.evolution_faults import FAULTS, Fault, fail, problem
 from tests.fakes.evolution_webhooks import (
     Delivered,
@@ -56,8 +58,16 @@ class FakeEvolution:
         law: Law = "2.3",
         scale: float = 0.001,
         only: Iterable[str] | None = None,
+        channel: Channel = "baileys",
     ) -> None:
         self.generation: Generation = generation
+        self.channel: Channel = channel
+        self.states: dict[str, str] = {}
+        """How each instance's connection is: open, connecting or close."""
+        self.cached: set[str] = set()
+        """The phones whose number check needs no WhatsApp."""
+        self.unpaired: set[str] = set()
+        """The instances that never logged in."""
         self.api_key = "evolution-test-key"
         self.only = None if only is None else set(only)
         self.echoes_upserts = False
@@ -74,6 +84,7 @@ class FakeEvolution:
         self.filters_by_time = True
         """False: 2.0 and 2.1, which ignore a condition on messageTimestamp."""
         self.webhooks = WebhookSender(law, scale)
+        self.webhooks.root = channels.envelope(channel)
         self._faults: list[Fault] = []
         self._ids = itertools.count(1)
         self._port = 0
@@ -135,6 +146,7 @@ class FakeEvolution:
         at: float | None = None,
         delivers: bool = True,
         message: Mapping[str, Any] | None = None,
+        kind: str = "text",
     ) -> str:
         """Let a person write, or with `from_me` the owner from the phone.
 
@@ -142,27 +154,49 @@ class FakeEvolution:
         webhook was lost). `at` is epoch seconds. Returns the message's id.
         """
         row = self._row(jid, text, from_me=from_me, at=at)
-        row["message"] = dict(message or row["message"])
-        self.stored.setdefault(instance, []).append(row)
+        row["message"] = dict(row["message"] if message is None else message)
+        row["messageType"] = channels.message_type(kind)
+        # Without S3 the media of Meta's channel is not in its store.
+        if not (self.channel == "meta" and kind in channels.MEDIA):
+            self.stored.setdefault(instance, []).append(row)
         if delivers:
-            self.webhooks.emit("messages.upsert", instance, row)
+            told = channels.received_row(self.channel, row)
+            self.webhooks.emit("messages.upsert", instance, told)
         return str(row["key"]["id"])
 
     def acknowledge(self, sent: Sent, status: str) -> None:
-        """Deliver a receipt, such as DELIVERY_ACK, READ or ERROR."""
-        data = {
-            "keyId": sent.message_id,
-            "remoteJid": sent.jid,
-            "fromMe": True,
-            "status": status,
-        }
+        """Deliver a receipt, such as DELIVERY_ACK, READ, ERROR or FAILED."""
+        data = channels.receipt(
+            self.channel, sent.message_id, sent.jid, status, f"cm{next(self._ids)}"
+        )
         self.webhooks.emit("messages.update", sent.instance, data)
+
+    def connect(self, state: str = "open", instance: str = INSTANCE) -> None:
+        """Bring an instance's connection to a state, and deliver that."""
+        self.states[instance] = state
+        data = {"instance": instance, "state": state, "statusReason": 200}
+        self.webhooks.emit("connection.update", instance, data)
+
+    def delete_instance(self, instance: str = INSTANCE) -> None:
+        """Deliver what Evolution does of an instance that is deleted."""
+        data = {"instanceName": instance, "instanceId": channels.INSTANCE_ID}
+        self.webhooks.emit("instance.delete", instance, data)
+        self.webhooks.emit("remove.instance", instance, None)
+
+    def introduce(self, jid: str = PERSON, name: str = "Ana") -> None:
+        """Deliver what its own channel and Meta's do beside a new chat's message."""
+        contact = channels.contact(self.channel, jid, name)
+        self.webhooks.emit("contacts.upsert", INSTANCE, contact)
+        if self.channel == "evolution":
+            chat = {"remoteJid": jid, "instanceId": channels.INSTANCE_ID}
+            for event in ("chats.upsert", "chats.update"):
+                self.webhooks.emit(event, INSTANCE, chat)
 
     def _row(
         self, jid: str, text: str, *, from_me: bool, at: float | None = None
     ) -> dict[str, Any]:
         number = next(self._ids)
-        message_id = f"3EB0{number:016X}"
+        message_id = channels.message_id(self.channel, number, jid)
         return {
             "id": f"cm{number}",
             "key": {"remoteJid": jid, "fromMe": from_me, "id": message_id},
@@ -170,7 +204,7 @@ class FakeEvolution:
             "message": {"conversation": text},
             "messageType": "conversation",
             "messageTimestamp": int(time.time() if at is None else at),
-            "instanceId": "8d9a5b7e-0000-4000-8000-000000000001",
+            "instanceId": channels.INSTANCE_ID,
             "source": "android",
         }
 
@@ -206,6 +240,7 @@ class FakeEvolution:
             "POST message/sendText": self._send,
             "POST chat/sendPresence": self._show_typing,
             "POST chat/findMessages": self._find_messages,
+            "GET instance/connectionState": self._tell_state,
             "GET webhook/find": self._find_webhook,
         }
         route = " ".join([method, "/".join(words[:2])])
@@ -224,6 +259,8 @@ class FakeEvolution:
             return problem(400, [[f'instance requires property "{needs}"']])
         content = body["textMessage"] if self.generation == "1" else body
         fault = self._next_fault()
+        if fault is None and self._state(instance) != "open":
+            fault = self._closed(instance, body["number"])
         if fault is not None and not fault.effect:
             return await fail(request, fault)
         row = self._put_sent(instance, body["number"], content["text"])
@@ -232,7 +269,22 @@ class FakeEvolution:
         if self.generation == "go":
             info = {"Info": {"ID": row["key"]["id"], "Chat": body["number"]}}
             return web.json_response({"message": "success", "data": info})
-        return web.json_response({**row, "status": "PENDING"}, status=201)
+        return web.json_response(channels.sent_row(self.channel, row), status=201)
+
+    def _state(self, instance: str) -> str:
+        """Return how the connection is; only Baileys has one that can go away."""
+        if self.channel != "baileys":
+            return "open"
+        default = "connecting" if instance in self.unpaired else "open"
+        return self.states.get(instance, default)
+
+    def _closed(self, instance: str, jid: str) -> Fault:
+        status, message = channels.closed_answer(
+            jid,
+            is_cached=jid in self.cached,
+            was_paired=instance not in self.unpaired,
+        )
+        return Fault(status, message)
 
     def _next_fault(self) -> Fault | None:
         return self._faults.pop(0) if self._faults else None
@@ -242,7 +294,8 @@ class FakeEvolution:
         message_id = row["key"]["id"]
         self.sent.append(Sent(instance, jid, text, time.monotonic(), message_id))
         self.stored.setdefault(instance, []).append(row)
-        self.webhooks.emit("send.message", instance, {**row, "status": "PENDING"})
+        told = channels.sent_row(self.channel, row)
+        self.webhooks.emit("send.message", instance, told)
         if self.echoes_upserts:
             self.webhooks.emit("messages.upsert", instance, row)
         return row
@@ -257,6 +310,8 @@ class FakeEvolution:
             return problem(400, [['instance requires property "options"']])
         if self.generation == "2" and "presence" not in body:
             return problem(400, [['instance requires property "presence"']])
+        if refusal := channels.NO_METHOD.get(self.channel):
+            return problem(400, [refusal])
         state = body["options"] if self.generation == "1" else body
         seconds = state["delay"] / 1000
         self.typing.append((instance, body["number"], seconds))
@@ -294,13 +349,28 @@ class FakeEvolution:
     ) -> web.StreamResponse:
         return web.json_response({"status": "ok"})
 
+    async def _tell_state(
+        self, instance: str, request: web.Request, body: Any
+    ) -> web.StreamResponse:
+        state = {"instanceName": instance, "state": self._state(instance)}
+        return web.json_response({"instance": state})
+
     async def _list_instances(
         self, instance: str, request: web.Request, body: Any
     ) -> web.StreamResponse:
         names = sorted(self.only or self.stored)
         if self.generation == "1":
             return web.json_response([{"instance": {"instanceName": n}} for n in names])
-        return web.json_response([{"name": n, "token": self.api_key} for n in names])
+        rows = [
+            {
+                "name": name,
+                "token": self.api_key,
+                "connectionStatus": self._state(name),
+                "integration": channels.INTEGRATIONS[self.channel],
+            }
+            for name in names
+        ]
+        return web.json_response(rows)
 
 
 def _within(rows: list[dict[str, Any]], span: Mapping[str, str]) -> list[Any]:

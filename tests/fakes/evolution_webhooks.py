@@ -82,6 +82,8 @@ class WebhookSender:
         self.webhooks: list[Webhook] = []
         self.deliveries: list[Delivered] = []
         self.request_seconds = 30.0
+        self.root: dict[str, Any] = {}
+        """What each body has at its root; a `sender` of None is left out."""
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,8 +97,11 @@ class WebhookSender:
             "sender": OWN_JID,
             "server_url": "http://localhost:8080",
             "apikey": None,
+            **self.root,
             **root,
         }
+        if body["sender"] is None:
+            del body["sender"]
         wanted = [hook for hook in self.webhooks if hook.wants(instance, event)]
         wanted.sort(key=lambda hook: hook.instance is None)
         if wanted:

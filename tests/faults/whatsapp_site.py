@@ -34,19 +34,20 @@ _RETRIED: Final = (
     Fault(429, "Too many requests", headers={"Retry-After": "1"}),
     FAULTS["502"],
     FAULTS["503"],
+    FAULTS["500"],
+    FAULTS["closed"],
+    FAULTS["closed at the check"],
 )
 _SENT: Final = tuple(
     FAULTS[name]
     for name in (
         "drop after effect",
-        "500 after effect",
+        "500 of a proxy",
         "timed out",
         "hang after effect",
     )
 )
-_UNSENT: Final = tuple(
-    FAULTS[name] for name in ("drop", "500", "504", "closed", "hang")
-)
+_UNSENT: Final = tuple(FAULTS[name] for name in ("drop", "504", "hang"))
 
 
 class FaultyModel(FakeModel):

@@ -87,6 +87,8 @@ VALUES: dict[str, object] = {
     "problem": "it is odd",
     "process_id": ID,
     "readers": 3,
+    "failed_rank": 3,
+    "reasons": ["connection_closed"],
     "receipts": json.dumps([["loja", "3A9F", "READ", 5]]),
     "replaces": None,
     "replies": json.dumps([[ID, "Olá", "complete", "stop", None, False]]),

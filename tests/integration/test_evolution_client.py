@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.fakes.evolution import INSTANCE, PERSON, FakeEvolution, Generation
-from tests.fakes.evolution_faults import Fault
+from tests.fakes.evolution_faults import FAULTS, Fault, meta_refusal
 from tests.programs import free_port
 from tests.waiting import until
 from viva_server.errors import ConfigError
@@ -89,10 +89,16 @@ async def test_an_upgrade_of_evolution_costs_one_refused_request(
         ("429", "retry", "rate_limited"),
         ("502", "retry", "bad_gateway"),
         ("503", "retry", "unavailable"),
-        ("500", "unknown", "server_error"),
+        ("500", "retry", "number_check"),
+        ("500 of a proxy", "unknown", "server_error"),
         ("504", "unknown", "server_error"),
         ("drop", "unknown", "connection_lost"),
-        ("closed", "unknown", "send_failed"),
+        ("closed", "retry", "connection_closed"),
+        ("closed at the check", "retry", "connection_closed"),
+        ("check timed out", "retry", "number_check"),
+        ("never logged in", "retry", "not_logged_in"),
+        ("overlimit", "retry", "rate_limited"),
+        ("graph away", "retry", "graph_unreachable"),
         ("html", "unknown", "strange_answer"),
         ("garbage", "unknown", "strange_answer"),
         ("huge", "unknown", "strange_answer"),
@@ -118,13 +124,71 @@ async def test_an_answer_means_what_the_retry_law_says(
 
     assert (outcome.kind, outcome.reason) == (kind, reason)
     assert outcome.message_id is None
-    assert evolution.sent == []
+    assert len(evolution.sent) == FAULTS[fault].effect
     assert len(evolution.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "reason"),
+    [
+        (130429, "retry", "meta_130429_rate_limited"),
+        (131056, "retry", "meta_131056_pair_rate_limited"),
+        (131016, "retry", "meta_131016_service_unavailable"),
+        (503, "retry", "meta_503"),
+        (131047, "dead", "meta_131047_outside_24_hours"),
+        (190, "dead", "meta_190_token_expired"),
+        (139999, "dead", "meta_139999"),
+    ],
+)
+async def test_what_meta_refuses_is_told_by_its_code(
+    code: int,
+    kind: str,
+    reason: str,
+    evolution: FakeEvolution,
+    client: EvolutionClient,
+) -> None:
+    evolution.script(meta_refusal(code, "call 5511988887777 with EAAG-secret"))
+
+    outcome = await send(client)
+
+    assert (outcome.kind, outcome.reason) == (kind, reason)
+
+
+async def test_what_meta_calls_transient_is_tried_again(
+    evolution: FakeEvolution, client: EvolutionClient
+) -> None:
+    evolution.script(meta_refusal(139999, is_transient=True))
+
+    assert (await send(client)).kind == "retry"
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "reason"),
+    [
+        ("open", "dead", "group_not_found"),
+        ("connecting", "retry", "connection_closed"),
+        ("close", "retry", "connection_closed"),
+    ],
+)
+async def test_a_groups_refusal_is_judged_by_the_connection(
+    state: str,
+    kind: str,
+    reason: str,
+    evolution: FakeEvolution,
+    client: EvolutionClient,
+) -> None:
+    evolution.states[INSTANCE] = state
+    if state == "open":
+        evolution.script("closed group")
+
+    outcome = await client.send_text(INSTANCE, "120363000000000001@g.us", "oi")
+
+    assert (outcome.kind, outcome.reason) == (kind, reason)
 
 
 @pytest.mark.both_loops
 @pytest.mark.parametrize(
-    "fault", ["drop after effect", "500 after effect", "timed out"]
+    "fault", ["drop after effect", "500 of a proxy", "timed out", "not stored"]
 )
 async def test_what_may_have_been_sent_is_never_told_to_be_sent_again(
     fault: str, evolution: FakeEvolution, client: EvolutionClient

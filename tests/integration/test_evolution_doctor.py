@@ -85,7 +85,20 @@ async def test_a_webhook_that_nobody_answers_is_found_with_its_repair(
     assert failing(checks) == [f"127.0.0.1:{port} cannot be reached from here"]
     assert checks[-1].name == "repair loja"
     assert checks[-1].detail.startswith('POST /webhook/set/loja {"webhook":{')
+    assert str(port) not in checks[-1].detail
     assert SECRET not in repr(checks)
+
+
+@pytest.mark.parametrize("state", ["connecting", "close"])
+async def test_an_instance_that_is_not_open_is_a_fault(
+    state: str, evolution: FakeEvolution, door: str
+) -> None:
+    evolution.settings["loja"] = settings(door)
+    evolution.states["loja"] = state
+
+    (detail,) = failing(await check_evolution(config_for(evolution)))
+
+    assert detail.startswith(f"is {state}, not open")
 
 
 async def test_another_server_at_the_address_is_found(

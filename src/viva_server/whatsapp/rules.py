@@ -26,12 +26,15 @@ _RERUN_SECONDS: Final = (1.0, 5.0, 20.0)
 _AT_ONCE: Final[frozenset[str | None]] = frozenset({"crashed", "shutdown", None})
 # Another run would meet the same limit, or filter.
 _SETTLED: Final = frozenset({"limit", "length", "content_filter"})
-_LONGEST_RETRY_SECONDS: Final = 300.0
+_LONGEST_RETRY_SECONDS: Final = 60.0
 
 _KEPT: Final = WRITTEN | {"reaction"}
 
+FAILED_RANK: Final = 3
+"""Of a receipt that says that the message was not delivered and will not be."""
+
 _RECEIPT_RANKS: Final = {
-    "0": 3, "ERROR": 3, "FAILED": 3,
+    "0": FAILED_RANK, "ERROR": FAILED_RANK, "FAILED": FAILED_RANK,
     "1": 1, "PENDING": 1,
     "2": 2, "SERVER_ACK": 2, "SENT": 2,
     "3": 4, "DELIVERY_ACK": 4, "DELIVERED": 4,
@@ -214,7 +217,7 @@ def rerun_seconds(
 
 
 def retry_seconds(attempts: int, retry_after: float | None) -> float:
-    """Say when a send that surely did nothing is made again: 1, 2, 4 … 300 s."""
+    """Say when a send that surely did nothing is made again: 1, 2, 4 … 60 s."""
     backoff = min(2.0 ** min(attempts, 16), _LONGEST_RETRY_SECONDS)
     return max(backoff, retry_after or 0.0)
 

@@ -157,6 +157,37 @@ async def test_receipts_only_go_forward_and_may_come_first(database_url: str) ->
             site.evolution.acknowledge(sent, status)
             await site.applied()
             assert site.rows(receipt) == [(shown,)]
+        assert site.rows(_SENDS) == [("sent",)]
+
+
+@pytest.mark.parametrize("status", ["FAILED", "ERROR"])
+async def test_a_receipt_of_failure_is_a_dead_letter_that_can_be_replayed(
+    status: str, database_url: str, database: Database
+) -> None:
+    async with lab(database_url) as site:
+        site.receive("oi")
+        await site.sent()
+        await site.stored(_SENDS, "sent")
+        site.evolution.acknowledge(site.evolution.sent[0], status)
+        await site.stored(_SENDS, "dead")
+        [dead] = await database.fetch("list_dead", Dead, rows=10)
+        assert dead.error == f"receipt_{status.lower()}"
+        assert await replay(database, dead.id)
+        await site.sent(2)
+        await site.stored("SELECT state, receipt FROM viva.outbox", "sent", None)
+
+
+async def test_what_waits_for_the_connection_goes_out_once_it_is_open(
+    database_url: str,
+) -> None:
+    async with lab(database_url) as site:
+        site.evolution.states["loja"] = "connecting"
+        site.receive("oi")
+        await site.stored("SELECT error FROM viva.outbox", "connection_closed")
+        site.rows("UPDATE viva.outbox SET due_at = now() + interval '1 hour'")
+        site.evolution.connect("open")
+        await site.sent()
+        assert site.texts == ["Resposta 1"]
 
 
 async def test_a_request_that_takes_long_is_not_made_again(

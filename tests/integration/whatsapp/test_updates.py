@@ -19,6 +19,7 @@ from tests.people import (
     written,
 )
 from tests.postgres import run_sql
+from viva_server.counters import WhatsAppCounters
 from viva_server.store.driver.database import Database
 from viva_server.whatsapp.conversation.outbox import Send
 from viva_server.whatsapp.conversation.updates import Updates
@@ -54,7 +55,7 @@ async def told(database: Database, *deliveries: Any) -> None:
 
 async def applied(database: Database) -> None:
     """Apply what is pending now; that may make more of it so."""
-    await Updates(database, Rules()).step()
+    await Updates(database, Rules(), WhatsAppCounters()).step()
 
 
 async def answered(database: Database, owner: str, send: Send) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
+from viva_server.counters import WhatsAppCounters
 from viva_server.errors import StoreError, StoreUnavailableError, TransientStoreError
 from viva_server.store.driver.database import Database
 from viva_server.whatsapp import rules
@@ -41,9 +42,12 @@ class Pending(NamedTuple):
 class Updates:
     """Applies pending deliveries. Every step may be repeated, by any process."""
 
-    def __init__(self, database: Database, judge: Rules) -> None:
+    def __init__(
+        self, database: Database, judge: Rules, counters: WhatsAppCounters
+    ) -> None:
         self._database = database
         self._rules = judge
+        self._counters = counters
 
     async def step(self) -> bool:
         """Apply the oldest deliveries; gives whether there may be more at once.
@@ -70,9 +74,13 @@ class Updates:
         try:
             if receipts:
                 # A receipt that comes late changes nothing.
-                await self._database.execute(
-                    "apply_receipts", receipts=msgspec.json.encode(receipts).decode()
+                moved = await self._database.fetch(
+                    "apply_receipts",
+                    receipts=msgspec.json.encode(receipts).decode(),
+                    failed_rank=rules.FAILED_RANK,
                 )
+                failed = sum(row.state == "dead" for row in moved)
+                self._counters.sends["dead"] += failed
         except (StoreUnavailableError, TransientStoreError):
             raise
         except StoreError as error:

@@ -18,7 +18,8 @@ from viva_server.store.processes import release_work
 from viva_server.whatsapp.conversation.outbox import Outbox, Send
 from viva_server.whatsapp.conversation.turns import Claim, Turns
 from viva_server.whatsapp.conversation.updates import Updates
-from viva_server.whatsapp.evolution.client import EvolutionClient
+from viva_server.whatsapp.events.table import NormalForm
+from viva_server.whatsapp.evolution.client import CLOSED_REASONS, EvolutionClient
 from viva_server.whatsapp.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Worker:
         self._database = database
         self._runtime = runtime
         self._limit = config.whatsapp_turns
-        self._updates = Updates(database, Rules.of(config))
+        self._updates = Updates(database, Rules.of(config), counters)
         self._outbox = Outbox(database, client, counters)
         self._turns = Turns(
             config,
@@ -61,6 +62,7 @@ class Worker:
             health=runtime.health,
         )
         self._woken = {name: asyncio.Event() for name in ("turns", "sends", "updates")}
+        self._opened: set[str] = set()
         self._ending: set[str] = set()
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._orphans: asyncio.Task[None] | None = None
@@ -87,6 +89,12 @@ class Worker:
     def look_for_updates(self) -> None:
         """Look now for what Evolution told, and not at the next turn of the clock."""
         self._woken["updates"].set()
+
+    def note(self, form: NormalForm) -> None:
+        """Tell of an event: an instance that opens gets at once what waits for that."""
+        if form["kind"] == "connection" and form.get("state") == "open":
+            self._opened.add(form.get("instance", ""))
+            self._look_for_sends()
 
     def _look_for_sends(self) -> None:
         self._woken["sends"].set()
@@ -151,7 +159,16 @@ class Worker:
             _hold(self._working, claim, self._turns.work(claim))
         return bool(rows)
 
+    async def _wake_sends(self) -> None:
+        opened = list(self._opened)
+        if opened:
+            await self._database.execute(
+                "wake_sends", instances=opened, reasons=list(CLOSED_REASONS)
+            )
+            self._opened.difference_update(opened)
+
     async def _claim_sends(self) -> bool:
+        await self._wake_sends()
         free = self._limit - len(self._sending)
         if free <= 0:
             return False

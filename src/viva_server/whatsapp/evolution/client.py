@@ -29,6 +29,7 @@ from viva_server.errors import ConfigError, EvolutionError
 from viva_server.responders.retry import retry_after_seconds
 from viva_server.whatsapp.events.json_values import (
     NotJsonObjectError,
+    as_int,
     as_list,
     as_object,
     as_objects,
@@ -255,7 +256,9 @@ def outcome_of_answer(answer: Answer) -> SendOutcome:
     text = said(answer)
     if "LICENSE_REQUIRED" in text:
         return SendOutcome("dead", reason="license_required")
-    if reason := _RETRY_REASONS.get(status):
+    # WhatsApp's own words for 429; Evolution passes them on as a 400 or a 500.
+    reason = "rate_limited" if "rate-overlimit" in text else _RETRY_REASONS.get(status)
+    if reason := reason or _unsent_reason(answer, text):
         return SendOutcome("retry", reason=reason, retry_after=answer.retry_after)
     if status >= 500 or status == 408:
         return SendOutcome("unknown", reason="server_error")
@@ -268,18 +271,103 @@ def _accepted(answer: Answer) -> SendOutcome:
     # evolution-go: {"message": "success", "data": {"Info": {"ID": …}}}
     info = as_object(as_object(body.get("data")).get("Info"))
     found = pick_text(as_object(body.get("key")), "id") or pick_text(info, "ID", "Id")
-    if found is None:
-        return SendOutcome("unknown", reason="strange_answer")
-    return SendOutcome("sent", clean_text(found.strip()[:_MAX_ID]))
+    if found is not None:
+        return SendOutcome("sent", clean_text(found.strip()[:_MAX_ID]))
+    code = as_int(body.get("code"))
+    # Evolution asks for no more than `message` to pass Meta's error on.
+    if "key" not in body and code is not None and pick_text(body, "message"):
+        return _refused_by_meta(code, is_transient=body.get("is_transient") is True)
+    return SendOutcome("unknown", reason="strange_answer")
+
+
+def _refused_by_meta(code: int, *, is_transient: bool) -> SendOutcome:
+    """Judge an error of Meta's Graph, by its code alone: its text may quote anything.
+
+    On Meta's channel Evolution answers 201 with the bare error of Graph, whatever its
+    status was (`post` and `sendMessageWithTyping` in whatsapp.business.service.ts).
+    """
+    words = _META_WORDS.get(code)
+    reason = f"meta_{code}" if words is None else f"meta_{code}_{words}"
+    passes = is_transient or code in _META_PASSING or 500 <= code < 600
+    return SendOutcome("retry" if passes else "dead", reason=reason)
+
+
+# developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes
+_META_WORDS: Final = {
+    0: "token_refused",
+    1: "unknown_error",
+    2: "service_down",
+    4: "too_many_calls",
+    10: "permission_denied",
+    33: "no_such_number",
+    100: "invalid_parameter",
+    190: "token_expired",
+    368: "policy_violation",
+    80007: "rate_limited",
+    130429: "rate_limited",
+    131000: "something_went_wrong",
+    131005: "access_denied",
+    131016: "service_unavailable",
+    131026: "undeliverable",
+    131030: "not_in_allowed_list",
+    131031: "account_locked",
+    131042: "payment_problem",
+    131047: "outside_24_hours",
+    131048: "spam_limit",
+    131056: "pair_rate_limited",
+    131057: "maintenance",
+    133004: "server_unavailable",
+    133010: "number_not_registered",
+}
+_META_PASSING: Final = frozenset(
+    {1, 2, 4, 80007, 130429, 131000, 131016, 131056, 131057, 133004}
+)
+
+CLOSED_REASONS: Final = ("connection_closed", "not_logged_in", "number_check")
+"""Why nothing was sent while the instance was not open."""
+
+
+def _unsent_reason(answer: Answer, text: str) -> str | None:
+    """Say why an answer proves that nothing was sent, None where it does not.
+
+    All of it is in `sendMessageWithTyping` of whatsapp.baileys.service.ts and
+    whatsapp.business.service.ts, 2.3.6. The number check stands before the `try` whose
+    catch makes a 400 of any error, so Evolution's own 500 comes before the send, in
+    1.8.2, 2.2.3, 2.3.7 and 2.4.0-rc2 alike. Baileys throws "Connection Closed" before
+    it writes (`sendRawMessage`), or for a query that precedes the message.
+    """
+    if answer.status == 500 and _is_evolutions(answer):
+        is_closed = "Connection Closed" in text
+        return "connection_closed" if is_closed else "number_check"
+    if answer.status != 400:
+        return None
+    if "Connection Closed" in text:
+        return "connection_closed"
+    # `creds.me` of an instance that was never paired.
+    if "Cannot read properties of undefined (reading 'id')" in text:
+        return "not_logged_in"
+    # `post` returned nothing: Graph could not be reached, or gave no JSON.
+    if "Cannot read properties of undefined (reading 'message')" in text:
+        return "graph_unreachable"
+    return None
+
+
+def _is_evolutions(answer: Answer) -> bool:
+    """Whether Evolution's error handler made it, and no proxy or other program."""
+    body = as_object(answer.body)
+    return body.get("status") == answer.status and "response" in body
 
 
 def _refused(answer: Answer, text: str) -> SendOutcome:
     status = answer.status
     if status == 400 and _is_absent(answer):
         return SendOutcome("dead", reason="not_on_whatsapp")
-    # Not checks of the input: WhatsApp's socket failed while it was sending.
-    if status == 400 and ("Connection Closed" in text or "Timed Out" in text):
+    # Not checks of the input: WhatsApp failed in the send, or Evolution's database
+    # behind it.
+    if status == 400 and "Timed Out" in text:
         return SendOutcome("unknown", reason="send_failed")
+    if status == 400 and "Prisma" in text:
+        return SendOutcome("unknown", reason="not_stored")
     if status == 404 and "does not exist" in text:
         return SendOutcome("dead", reason="no_such_instance")
     if status < 400:
@@ -425,11 +513,37 @@ class EvolutionClient:
             return SendOutcome("unknown", reason="internal")
         else:
             outcome = outcome_of_answer(answer)
+            if "[object Object]" in said(answer) and jid.endswith("@g.us"):
+                outcome = await self._outcome_of_object(instance)
         if outcome.kind != "sent":
             logger.warning(
                 "a send by %r: %s (%s)", instance, outcome.kind, outcome.reason
             )
         return outcome
+
+    async def _outcome_of_object(self, instance: str) -> SendOutcome:
+        """Judge what Evolution throws as an object where it asks for a group's data.
+
+        It does so before it sends, for a group that is not there and, for any group,
+        while the socket is away.
+        """
+        try:
+            is_open = await self.connection_state(instance) == "open"
+        except EvolutionError:
+            is_open = False
+        if is_open:
+            return SendOutcome("dead", reason="group_not_found")
+        return SendOutcome("retry", reason="connection_closed")
+
+    async def connection_state(self, instance: str) -> str | None:
+        """Return `open`, `connecting` or `close`; None: it does not say.
+
+        Raises:
+            EvolutionError: it cannot be asked; `not_found` from evolution-go.
+        """
+        answer = await self._get("instance", "connectionState", instance)
+        body = as_object(answer.body)
+        return pick_text(as_object(body.get("instance")), "state")
 
     async def send_typing(self, instance: str, jid: str, seconds: float) -> None:
         """Show "typing…" in a chat, for 20 seconds at most; best effort.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote
@@ -105,9 +105,28 @@ async def _examine_instance(
     url = read_settings(answer).parsed_url
     if url is not None and (problem := await _reach_problem(url)):
         checks.append(Check(f"webhook {name}", False, problem))
+        # The request that mends it must not lead to the same place again.
+        lost = replace(read_settings(answer), url="")
+        repair = repair_of(name, lost, default_url(config))
     if any(check.warn or not check.ok for check in checks):
         checks.append(Check(f"repair {name}", True, _told(repair), warn=True))
-    return checks
+    return [*checks, *await _connection_faults(client, name)]
+
+
+async def _connection_faults(client: EvolutionClient, name: str) -> list[Check]:
+    """Return a fault for an instance that sends nothing now.
+
+    Only Baileys' can be so: its own channel and Meta's always say `open`.
+    """
+    try:
+        state = await client.connection_state(name)
+    except EvolutionError as error:
+        detail = f"is not told: {error.reason}"
+        return [Check(f"connection {name}", True, detail, warn=True)]
+    if state == "open":
+        return []
+    detail = f"is {state or 'unknown'}, not open: nothing comes and nothing is sent"
+    return [Check(f"connection {name}", False, detail)]
 
 
 def _elsewhere(name: str) -> Check:
@@ -132,8 +151,8 @@ def diagnose(
     ]
     if settings.base64:
         detail = (
-            "base64 is on: it comes only after the instance reconnects, is not used "
-            "here and makes bodies large"
+            "base64 is on: it comes only after the instance reconnects, never on "
+            "Meta's channel, is not used here and makes bodies large"
         )
         checks.append(Check(name, True, detail, warn=True))
     how = "each event on its own path" if settings.by_events else "one path"
