@@ -92,8 +92,8 @@ async def own_postgres(
 
 @pytest.fixture
 def database_url(postgres: PostgresServer) -> Iterator[str]:
-    """The connection string of a database with the schema and without rows."""
-    with postgres.emptied_database() as url:
+    """The connection string of a fresh database with the schema."""
+    with postgres.database() as url:
         yield url
 
 

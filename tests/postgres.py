@@ -24,40 +24,6 @@ from viva_server.store.embedded import EmbeddedPostgres
 from viva_server.store.migrate import load_migrations
 
 TEMPLATE = "viva_template"
-_LARGEST_BYTES = 16 * 2**20
-
-# What a test has left of the schema: of each catalog how many rows, and the newest.
-# A change of the schema adds or removes rows, or gives one a new xmin.
-_CATALOGS = (
-    "pg_class", "pg_attribute", "pg_constraint", "pg_index", "pg_proc", "pg_trigger",
-    "pg_type", "pg_namespace", "pg_default_acl", "pg_extension", "pg_db_role_setting",
-    "pg_event_trigger", "pg_largeobject_metadata", "pg_statistic", "viva.migrations",
-)  # fmt: skip
-_STATE = "SELECT " + ", ".join(
-    f"(SELECT (count(*), max(xmin::text::bigint))::text FROM {catalog})"
-    for catalog in _CATALOGS
-)
-_SIZE = "SELECT pg_database_size(current_database())"
-_LEAVE = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid()
-"""
-# Without triggers and foreign keys; TRUNCATE would give each table a new file.
-_EMPTY = """
-SET session_replication_role = replica;
-DO $$
-DECLARE name regclass;
-BEGIN
-    FOR name IN
-        SELECT oid FROM pg_class
-        WHERE relkind = 'r' AND relnamespace = 'viva'::regnamespace
-        AND relname <> 'migrations'
-    LOOP
-        EXECUTE format('DELETE FROM %s', name);
-    END LOOP;
-END $$;
-SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence;
-"""
 
 
 def run_sql(dsn: str, sql: str) -> list[tuple[Any, ...]]:
@@ -164,7 +130,6 @@ class PostgresServer:
         self.folder = folder
         self.server = kind(folder, pg_bin=pg_bin, fast_unsafe=fast_unsafe)
         self._numbers = itertools.count(1)
-        self._emptied: list[tuple[str, object]] = []
 
     @property
     def pid(self) -> int | None:
@@ -214,40 +179,6 @@ class PostgresServer:
         finally:
             if self.pid is not None:
                 run_sql(self.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
-
-    @contextmanager
-    def emptied_database(self) -> Iterator[str]:
-        """Give a database with the schema and no rows, perhaps one that was used.
-
-        To make and to drop one costs more than most tests. One whose schema,
-        statistics or size a test has changed is dropped.
-        """
-        name, state = self._emptied.pop() if self._emptied else self._make()
-        try:
-            yield self.dsn(name)
-        finally:
-            if self.pid is not None:
-                self._take_back(name, state)
-
-    def _make(self) -> tuple[str, object]:
-        name = f"test_{next(self._numbers)}"
-        run_sql(self.admin_dsn, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        return name, run_sql(self.dsn(name), _STATE)
-
-    def _take_back(self, name: str, state: object) -> None:
-        if self._is_emptied(self.dsn(name), state):
-            self._emptied.append((name, state))
-        else:
-            run_sql(self.admin_dsn, f"DROP DATABASE {name} WITH (FORCE)")
-
-    def _is_emptied(self, dsn: str, state: object) -> bool:
-        """Empty it, and tell whether it is as it was when it was made."""
-        with suppress(psycopg2.Error):
-            run_sql(dsn, _LEAVE)
-            if run_sql(dsn, _SIZE)[0][0] < _LARGEST_BYTES:
-                run_sql(dsn, f"SET lock_timeout = '5s'; {_EMPTY}")
-                return run_sql(dsn, _STATE) == state
-        return False
 
 
 def is_free(folder: Path) -> bool:
