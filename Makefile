@@ -22,9 +22,10 @@ install: .venv/.all
 run: .venv/.run
 	@VIVA_PORT="$${VIVA_PORT:-$(PORT)}" exec .venv/bin/viva-server serve --open-link
 
+# Without bytecode each of the many processes would compile all that it imports.
 test: .venv/.all
 	@sh .ci/packages.sh
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n 2 --dist loadfile
 
 # Faults at random between servers and database; CAMPAIGN="--seed 80" repeats a run.
 campaign: .venv/.all

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(is_true: Callable[[], object], within_seconds: float = 15.0) -> None:
+async def until(is_true: Callable[[], object], within_seconds: float = 60.0) -> None:
     """Return when the condition holds; it is asked every 10 ms.
 
     Raises:
