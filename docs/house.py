@@ -1,6 +1,7 @@
 """Measures the package as a reader meets it: python docs/house.py [FOLDER].
 
-Reads the sources with `ast` only; nothing is imported. `make house` runs it.
+Reads the sources with `ast` only; nothing is imported. `make house` runs it. It exits
+with 1 where the package is beyond `LIMITS`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ ENTRIES = {
 }
 FULL_ROOM = 12  # files
 SMALL = 60  # lines
+LIMITS = {
+    "Python files": 125,
+    "code lines without blanks, comments, docstrings": 17_000,
+    "function p90": 25,
+    "modules loaded below a chat request": 60,
+    "modules loaded below a webhook": 45,
+    f"rooms with more than {FULL_ROOM} files": 0,
+    f"modules under {SMALL} lines with one importer": 0,
+}
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DOCUMENTED = (ast.Module, ast.ClassDef, *_FUNCTIONS)
@@ -114,40 +124,74 @@ def reachable(modules: dict[str, Module], entry: str) -> set[str]:
     return found
 
 
-def report(modules: dict[str, Module], package: str) -> Iterator[str]:
-    """Yield the lines of the table."""
-    code = [module.code for module in modules.values()]
-    functions = [n for module in modules.values() for n in module.functions]
-    fan_out = max(modules.values(), key=lambda module: len(module.imports))
+def full_rooms(modules: dict[str, Module]) -> list[str]:
+    """Return the folders that hold too many files, the fullest first."""
+    files = Counter(module.path.parent for module in modules.values())
+    return [f"{room.name} {n}" for room, n in files.most_common() if n > FULL_ROOM]
+
+
+def small_modules(modules: dict[str, Module]) -> list[str]:
+    """Return the modules that are too small for the one module that uses them."""
     importers = Counter(n for module in modules.values() for n in module.imports)
-    small = [
+    return [
         name
         for name, module in modules.items()
         if module.lines < SMALL and importers[name] == 1
     ]
-    files = Counter(module.path.parent.name for module in modules.values())
-    full = [f"{room} {n}" for room, n in files.most_common() if n > FULL_ROOM]
+
+
+def measure(modules: dict[str, Module], package: str) -> dict[str, int]:
+    """Return the figures by the names that `LIMITS` has for some of them."""
+    functions = [n for module in modules.values() for n in module.functions]
     lines = [module.lines for module in modules.values()]
-    p90 = quantiles(functions, n=10)[-1]
-    yield f"Python files: {len(modules)}"
-    yield f"code lines without blanks, comments, docstrings: {sum(code)}"
-    yield f"median / largest file: {median(lines):.0f} / {max(lines)}"
-    middle, most = median(functions), max(functions)
-    yield f"function median / p90 / max: {middle:.0f} / {p90:.0f} / {most}"
-    for what, name in ENTRIES.items():
-        if (entry := f"{package}.{name}") in modules:
-            yield f"modules loaded below {what}: {len(reachable(modules, entry))}"
-    yield f"largest fan-out: {len(fan_out.imports)} ({fan_out.name})"
-    yield f"rooms with more than {FULL_ROOM} files: {', '.join(full) or 'none'}"
-    yield f"modules under {SMALL} lines with one importer: {len(small)}"
-    yield from (f"  {name}" for name in small)
+    return {
+        "Python files": len(modules),
+        "code lines without blanks, comments, docstrings": sum(
+            module.code for module in modules.values()
+        ),
+        "file median": round(median(lines)),
+        "largest file": max(lines),
+        "function median": round(median(functions)),
+        "function p90": round(quantiles(functions, n=10)[-1]),
+        "largest function": max(functions),
+        **{
+            f"modules loaded below {what}": len(reachable(modules, entry))
+            for what, name in ENTRIES.items()
+            if (entry := f"{package}.{name}") in modules
+        },
+        "largest fan-out": max(len(module.imports) for module in modules.values()),
+        f"rooms with more than {FULL_ROOM} files": len(full_rooms(modules)),
+        f"modules under {SMALL} lines with one importer": len(small_modules(modules)),
+    }
+
+
+def beyond_limits(figures: dict[str, int]) -> list[str]:
+    """Return a sentence for each figure that is above its limit."""
+    return [
+        f"{name}: {figures[name]}, at most {most}"
+        for name, most in LIMITS.items()
+        if figures.get(name, 0) > most
+    ]
+
+
+def report(modules: dict[str, Module], package: str) -> Iterator[str]:
+    """Yield the lines of the table."""
+    yield from (f"{name}: {n}" for name, n in measure(modules, package).items())
+    yield from (f"  {name}" for name in full_rooms(modules) + small_modules(modules))
     yield "files and code lines of each room:"
-    for room, n in sorted(files.items()):
-        of = [m.code for m in modules.values() if m.path.parent.name == room]
-        yield f"  {room}: {n}, {sum(of)}"
+    for room in sorted({module.path.parent for module in modules.values()}):
+        code = [m.code for m in modules.values() if m.path.parent == room]
+        yield f"  {room.name}: {len(code)}, {sum(code)}"
+
+
+def _main() -> int:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE
+    modules = read_package(folder)
+    print("\n".join(report(modules, folder.name)))  # noqa: T201 - what it is for
+    beyond = beyond_limits(measure(modules, folder.name))
+    print(*beyond, sep="\n", file=sys.stderr, end="\n" if beyond else "")  # noqa: T201
+    return 1 if beyond else 0
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE
-    for line in report(read_package(folder), folder.name):
-        print(line)  # noqa: T201 - it is what the script is for
+    sys.exit(_main())
