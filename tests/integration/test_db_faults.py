@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import aiopg.connection
 import psycopg2
@@ -19,6 +20,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.postgres import PostgresServer, run_sql
+from tests.waiting import until
 from viva_server.errors import ConstraintError, StoreUnavailableError
 from viva_server.store.driver.address import parse_address
 from viva_server.store.driver.database import Database
@@ -379,3 +381,54 @@ async def test_a_cancellation_with_the_answer_is_no_less_one(database_url: str) 
         answer.add_done_callback(lambda _: running.cancel())
         await asyncio.wait({running})
         assert running.cancelled()
+
+
+async def test_a_connection_that_is_closed_as_soon_as_it_is_made_is_none(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = aiopg.connect
+
+    async def make_and_lose(**arguments: Any) -> aiopg.Connection:
+        made: aiopg.Connection = await make(**arguments)
+        backend = made.raw.get_backend_pid()
+        run_sql(database_url, f"SELECT pg_terminate_backend({backend}, 5000)")
+        await until(lambda: made.raw.closed)
+        return made
+
+    monkeypatch.setattr(aiopg, "connect", make_and_lose)
+    with pytest.raises(StoreUnavailableError):
+        await connect(parse_address(database_url), connect_seconds=5, query_seconds=5)
+
+
+async def test_a_connection_that_is_given_up_is_closed_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the second time its socket's number may be another connection's."""
+    make = aiopg.connect
+    made: list[aiopg.Connection] = []
+    states: list[int] = []
+
+    async def make_frozen(**arguments: Any) -> aiopg.Connection:
+        connection: aiopg.Connection = await make(**arguments)
+        close = connection.close
+        os.kill(connection.raw.get_backend_pid(), signal.SIGSTOP)
+
+        def noted() -> object:
+            states.append(connection.raw.closed)
+            return close()
+
+        monkeypatch.setattr(connection, "close", noted)
+        made.append(connection)
+        return connection
+
+    monkeypatch.setattr(aiopg, "connect", make_frozen)
+    connecting = asyncio.create_task(
+        connect(parse_address(database_url), connect_seconds=30, query_seconds=30)
+    )
+    await until(lambda: made and made[0]._waiter is not None)
+    backend = made[0].raw.get_backend_pid()
+    connecting.cancel()
+    await asyncio.wait({connecting})
+    os.kill(backend, signal.SIGCONT)
+    assert connecting.cancelled()
+    assert states == [0]

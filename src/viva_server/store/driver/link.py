@@ -153,10 +153,7 @@ class Link:
 
     def close(self) -> None:
         """Close the connection at once; a statement on its way ends with an error."""
-        # 1: aiopg has closed it before, and the socket's number may be another's now;
-        # 2: libpq found it broken, which aiopg may not know yet.
-        if self._connection.raw.closed != 1:
-            self._connection.close()
+        _close(self._connection)
 
     async def run(
         self,
@@ -262,11 +259,20 @@ async def _connect_to(target: Parameters, seconds: float, query_seconds: float) 
         await _prepare(link, query_seconds)
         link.query_seconds = query_seconds
     except BaseException as error:
-        connection.close()
-        if isinstance(error, StoreError):
+        _close(connection)
+        # psycopg2's own: the server closed the connection as soon as it was made.
+        if isinstance(error, StoreError | psycopg2.Error):
             raise unreachable(error) from None
         raise
     return link
+
+
+def _close(connection: aiopg.Connection) -> None:
+    # 1: aiopg has closed it before, and the socket's number may be another's now, which
+    # would not hear of its answers any more;
+    # 2: libpq found it broken, which aiopg may not know yet.
+    if connection.raw.closed != 1:
+        connection.close()
 
 
 async def _prepare(link: Link, query_seconds: float) -> None:
