@@ -328,38 +328,11 @@ def test_the_embedded_server_is_not_imported_where_a_database_is_given() -> None
         "from viva_server.config import Config\n"
         "Services(Config(database_url='postgresql:///x'))\n"
         "assert 'viva_server.store.embedded.server' not in sys.modules\n"
+        "assert 'sqlalchemy' not in sys.modules\n"
         "Services(Config())\n"
         "assert 'viva_server.store.embedded.server' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True)
-
-
-def test_an_embedded_database_that_dies_is_started_again() -> None:
-    with data_folder() as folder:
-        data = {"VIVA_DATA_DIR": str(folder / "data")}
-        token = run("token", "--user", "ana", settings=data).stdout.strip()
-        with serving(**data) as (base, process):
-            pid_file = folder / "data" / "postgres" / "postmaster.pid"
-            old = int(pid_file.read_text().split()[0])
-            os.kill(old, signal.SIGQUIT)  # PostgreSQL's crash
-            wait_until_gone(old)
-            # /ready answers from memory: it may not have met the crash yet.
-            wait_for_another(pid_file, old)
-            wait_until_ready(base, process)
-            status, _ = get(f"{base}/api/v1/viva/chat/snapshot", token)
-
-    assert status == 200
-
-
-def wait_for_another(pid_file: Path, old: int) -> None:
-    """Wait until the file has the pid of another PostgreSQL, and that takes work."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
-        if lines and int(lines[0]) != old and lines[-1].strip() == "ready":
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no PostgreSQL came behind {old}")
 
 
 def wait_until_gone(pid: int) -> None:

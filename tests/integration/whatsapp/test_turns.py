@@ -222,6 +222,28 @@ async def test_a_turn_that_the_database_refuses_waits_and_loses_no_run(
         assert site.rows(_TURNS) == [(1, 1)]
 
 
+async def test_a_defect_keeps_no_chat_from_its_answers(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_ORPHAN_SECONDS", 0.05)
+    fails = [RuntimeError("one"), RuntimeError("two")]
+    release = turns.Turns.release
+
+    async def failing(self: turns.Turns, *what: Any) -> None:
+        if fails:
+            raise fails.pop()
+        await release(self, *what)
+
+    monkeypatch.setattr(turns.Turns, "release", failing)
+    async with lab(database_url) as site:
+        site.receive("um")
+        await site.sent()
+        site.receive("dois")
+        await site.sent(2)
+        assert site.texts == ["Resposta 1", "Resposta 2"]
+    assert fails == []
+
+
 async def test_a_turn_that_fails_every_time_is_dead_and_can_be_replayed(
     database_url: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,19 +43,14 @@ class CompiledStatement:
         return values
 
 
-class CoreCompiler:
-    """Compiles each statement object once, for as long as its owner keeps it."""
+_compiled: WeakKeyDictionary[Executable, CompiledStatement] = WeakKeyDictionary()
 
-    def __init__(self) -> None:
-        self._compiled: WeakKeyDictionary[Executable, CompiledStatement]
-        self._compiled = WeakKeyDictionary()
 
-    def compile(self, statement: Executable) -> CompiledStatement:
-        """Return the compiled statement, from memory where it is there."""
-        if (compiled := self._compiled.get(statement)) is None:
-            compiled = CompiledStatement(statement, _dialect())
-            self._compiled[statement] = compiled
-        return compiled
+def compiled_once(statement: Executable) -> CompiledStatement:
+    """Compile a statement object once, for as long as its owner keeps it."""
+    if (compiled := _compiled.get(statement)) is None:
+        compiled = _compiled[statement] = CompiledStatement(statement, _dialect())
+    return compiled
 
 
 @functools.cache

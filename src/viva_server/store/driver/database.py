@@ -7,10 +7,9 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from psycopg2.extras import Json
-from sqlalchemy import Executable
 
 from viva_server.errors import (
     ConfigError,
@@ -20,11 +19,13 @@ from viva_server.errors import (
     TransientStoreError,
 )
 from viva_server.store.driver.address import parse_address
-from viva_server.store.driver.core import CoreCompiler
 from viva_server.store.driver.link import Link, Result, Row, connect
 from viva_server.store.driver.pool import Pool, PoolUsage
 from viva_server.store.driver.queries import Statement, find_query
 from viva_server.store.driver.tasks import Tasks
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
 
 __all__ = (
     "Connection",
@@ -84,9 +85,8 @@ class Statements(ABC):
     an unknown query, TypeError for wrong parameters.
     """
 
-    def __init__(self, tasks: Tasks, compiler: CoreCompiler) -> None:
+    def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._compiler = compiler
 
     @overload
     async def fetch(self, query: str, /, **parameters: object) -> list[Row]: ...
@@ -130,7 +130,10 @@ class Statements(ABC):
         It is compiled once per object: keep the object and give what varies as
         parameters (`bindparam`).
         """
-        compiled = self._compiler.compile(statement)
+        # A fourth of what a command imports, and no statement of the server needs it.
+        from viva_server.store.driver.core import compiled_once  # noqa: PLC0415
+
+        compiled = compiled_once(statement)
         values = compiled.bind(parameters)
         running = self._run(Statement(compiled.sql, values))
         return (await self._tasks.shield(running)).rows
@@ -159,8 +162,8 @@ class Connection(Statements):
     closes it.
     """
 
-    def __init__(self, link: Link, compiler: CoreCompiler) -> None:
-        super().__init__(Tasks(), compiler)
+    def __init__(self, link: Link) -> None:
+        super().__init__(Tasks())
         self._link = link
         self._turn = asyncio.Lock()
 
@@ -191,8 +194,8 @@ class Transaction(Statements):
     the statement that is running, COMMIT as well, to end by itself.
     """
 
-    def __init__(self, pool: Pool, tasks: Tasks, compiler: CoreCompiler) -> None:
-        super().__init__(tasks, compiler)
+    def __init__(self, pool: Pool, tasks: Tasks) -> None:
+        super().__init__(tasks)
         self._pool = pool
         self._link: Link | None = None
         self._turn = asyncio.Lock()
@@ -274,7 +277,7 @@ class Database(Statements):
         acquire_seconds: float = 2.0,
         query_seconds: float = 5.0,
     ) -> None:
-        super().__init__(Tasks(), CoreCompiler())
+        super().__init__(Tasks())
         self._parameters = {"application_name": application_name, **parse_address(dsn)}
         self._connect_seconds = connect_seconds
         self._query_seconds = query_seconds
@@ -332,7 +335,7 @@ class Database(Statements):
         Raises:
             StoreUnavailableError: the database cannot be reached.
         """
-        return Connection(await self._connect(query_seconds), self._compiler)
+        return Connection(await self._connect(query_seconds))
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Run the statements of a block in one transaction.
@@ -345,7 +348,7 @@ class Database(Statements):
             StoreUnavailableError: with `outcome_unknown` if COMMIT failed.
             StoreError: the block passed over a statement's error.
         """
-        return Transaction(self._pool, self._tasks, self._compiler)
+        return Transaction(self._pool, self._tasks)
 
     async def _run(self, statement: Statement) -> Result:
         link = await self._pool.acquire()

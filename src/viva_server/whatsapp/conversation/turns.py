@@ -147,6 +147,10 @@ class Turns:
                 await self.release(claim, again_seconds)
             except StoreError:
                 await asyncio.sleep(_SOON_SECONDS)
+            except Exception:
+                # A chat that is kept is answered by nobody until this process ends.
+                logger.exception("A WhatsApp chat is not given back")
+                await asyncio.sleep(_ORPHAN_SECONDS)
             else:
                 return
 
