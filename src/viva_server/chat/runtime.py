@@ -21,8 +21,10 @@ from viva_server.store.health import Health, Probe
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.02
-_REPLIES_SHARE = 0.9
-"""Of the shutdown's time; the rest is for the last events."""
+_REPLIES_SHARE = 0.8
+"""Of the shutdown's time, to store the ends of replies …"""
+_READERS_SHARE = 0.9
+"""… and until the last events are read; the rest is for the process's own end."""
 
 
 class Runtime:
@@ -102,8 +104,9 @@ class Runtime:
         await self._wait_for_replies(self._config.drain_seconds, or_hurry=True)
         for reply in list(self.presence.local.values()):
             reply.end("shutdown")
-        until = asyncio.get_running_loop().time() + self._config.shutdown_seconds
-        await self._wait_for_replies(self._config.shutdown_seconds * _REPLIES_SHARE)
+        seconds = self._config.shutdown_seconds
+        until = asyncio.get_running_loop().time() + seconds * _READERS_SHARE
+        await self._wait_for_replies(seconds * _REPLIES_SHARE)
         if self.presence.local:
             logger.error("%d replies could not be closed", len(self.presence.local))
         await self.remote.stop()
