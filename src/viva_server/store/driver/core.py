@@ -1,4 +1,8 @@
-"""SQLAlchemy Core as a compiler: statements become text for the driver."""
+"""SQLAlchemy Core as a compiler: statements become text for the driver.
+
+It is loaded with the first such statement: it would be a fourth of what each command
+imports, and the server's own statements are all in sql/queries.
+"""
 
 from __future__ import annotations
 

@@ -130,7 +130,6 @@ class Statements(ABC):
         It is compiled once per object: keep the object and give what varies as
         parameters (`bindparam`).
         """
-        # A fourth of what a command imports, and no statement of the server needs it.
         from viva_server.store.driver.core import compiled_once  # noqa: PLC0415
 
         compiled = compiled_once(statement)
