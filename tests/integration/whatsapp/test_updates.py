@@ -47,21 +47,35 @@ def own(text: str, *, number: int = 1, at: float | None = None, **key: str) -> A
     )
 
 
-async def told(database: Database, *deliveries: Any) -> None:
+async def told(database: Database, *deliveries: Any) -> WhatsAppCounters:
     """Deliver and apply."""
     await receive(database, deliveries)
-    await applied(database)
+    return await applied(database)
 
 
-async def applied(database: Database) -> None:
-    """Apply what is pending now; that may make more of it so."""
-    await Updates(database, Rules(), WhatsAppCounters()).step()
+async def applied(database: Database) -> WhatsAppCounters:
+    """Apply what is pending now, which may make more of it so; gives the counts."""
+    counters = WhatsAppCounters()
+    await Updates(database, Rules(), counters).step()
+    return counters
 
 
 async def answered(database: Database, owner: str, send: Send) -> None:
     await finish_send(
         database, owner, send, state="sent", outcome="sent", message_id="S1"
     )
+
+
+async def test_a_receipt_of_failure_is_counted_as_a_dead_send_once(
+    database: Database, database_url: str
+) -> None:
+    await receive(database, [written("oi")])
+    owner, send = await begin_send(database, database_url, "Resposta")
+    await answered(database, owner, send)
+    counted = await told(database, receipt("FAILED"), receipt("ERROR"))
+    assert counted.sends["dead"] == 1
+    counted = await told(database, receipt("FAILED"))
+    assert counted.sends["dead"] == 0
 
 
 @pytest.mark.parametrize("proof", ["answer", "event"])
