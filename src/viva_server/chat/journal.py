@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 _Row = Chunk | ClosedReply
 _Item = tuple[LiveReply, _Row]
-_Store = Callable[[Statements, Sequence[_Row]], Awaitable[None]]
-_Stored = Callable[[LiveReply, _Row], None]
+_Store = Callable[[Statements, Sequence[Any]], Awaitable[None]]
+_Stored = Callable[[LiveReply, Any], None]
 
 _FIRST_RETRY_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 0.5
@@ -278,24 +278,29 @@ class Journal:
     async def _commit(
         self,
         items: list[_Item],
-        store: Callable[[Statements, Sequence[Any]], Awaitable[None]],
-        stored: Callable[[LiveReply, Any], None],
+        store: _Store,
+        stored: _Stored,
     ) -> None:
         """Store rows together or, where the database refuses that, singly."""
-        if not items:
-            return
+        if items and (error := await self._commit_together(items, store, stored)):
+            await self._commit_singly(items, store, stored, error)
+
+    async def _commit_together(
+        self, items: list[_Item], store: _Store, stored: _Stored
+    ) -> StoreError | None:
+        """Store rows in one commit; give why the database refuses that."""
         began = monotonic()
         try:
             await store(await self._connected(), [row for _, row in items])
         except (RowError, StoreRefusedError, StoreLockedError) as error:
-            await self._commit_singly(items, store, stored, error)
-            return
+            return error
         self.counters.commit_seconds.observe(monotonic() - began)
         self.counters.batch_rows.observe(len(items))
         self._health.stored()
         for reply, row in items:
             self._forget(reply)
             stored(reply, row)
+        return None
 
     async def _commit_singly(
         self,
@@ -314,7 +319,8 @@ class Journal:
         # By itself it cannot tell; what comes from others now is not to wait for it.
         is_again_alone = len(items) == 1 and self._stuck_since is not None
         until = monotonic() + _SINGLY_SECONDS
-        for reply, row in items:
+        was_locked = isinstance(error, StoreLockedError)
+        for place, (reply, row) in enumerate(items, 1):
             try:
                 if len(items) == 1:
                     raise error
@@ -328,10 +334,15 @@ class Journal:
                 if enough and not is_any_stored:
                     break
             else:
-                is_any_stored = True
                 self._health.stored()
                 self._forget(reply)
                 stored(reply, row)
+                # The lock may have been the table's and have ended: hundreds of
+                # commits, one by one, would take seconds now.
+                rest = items[place:] if was_locked and not is_any_stored else []
+                is_any_stored = True
+                if rest and not await self._commit_together(rest, store, stored):
+                    break
         for reply, row in refused:
             del self._unstored[reply.message_id]
             if is_any_stored or is_again_alone:

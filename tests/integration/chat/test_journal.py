@@ -20,7 +20,9 @@ from tests.postgres import PostgresServer, relaying, run_sql
 from tests.waiting import until
 from viva_server.chat import recovery
 from viva_server.chat.reply import ReaderCutError
-from viva_server.store.driver.database import Database
+from viva_server.errors import StoreLockedError
+from viva_server.store.driver.database import Database, Statements
+from viva_server.store.replies import Chunk, append_chunks
 
 
 async def test_nothing_is_shown_before_its_commit(
@@ -125,6 +127,33 @@ async def test_a_refused_row_fails_alone(
         model.end()
         await read_to_end(reading)
         assert message(database_url, reading.message_id).content == "antes depois"
+
+
+async def test_behind_a_lock_that_has_ended_rows_go_together_again(
+    database_url: str,
+    database: Database,
+    process: Process,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    async def refusing(statements: Statements, owner: str, chunks: list[Chunk]) -> None:
+        sizes.append(len(chunks))
+        if len(chunks) == 7 and sizes.count(7) == 1:
+            raise StoreLockedError
+        await append_chunks(statements, owner, chunks)
+
+    persons = [ANA._replace(id=f"person {number}") for number in range(8)]
+    begun = [await process.begin(person=person) for person in persons]
+    monkeypatch.setattr("viva_server.chat.journal.append_chunks", refusing)
+    async with held(database, process):
+        begun[0][1].say("primeiro")
+        await until(lambda: waits_for_a_lock(database_url, "append_chunks"))
+        for _, model in begun[1:]:
+            model.say("primeiro")
+    for reading, _ in begun:
+        assert await read(reading, 8) == "primeiro"
+    assert sizes == [1, 7, 1, 6]
 
 
 async def test_a_busy_journal_commits_once_per_tick_and_an_idle_one_at_once(
